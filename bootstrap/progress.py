@@ -1,0 +1,47 @@
+"""Long work shown: a bar with loss and time left on a terminal, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LINE_SECONDS = 2.0
+
+
+@contextmanager
+def shown(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int, str], None]]:
+    """Show work of ``total`` parts; the value is called with the parts done so far and a short note."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda done, note: None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bar:
+            task = bar.add_task(what, total=total, note="")
+            yield lambda done, note: bar.update(task, completed=done, note=note)
+    else:
+        yield _Lines(what, total)
+
+
+class _Lines:
+    """A line now and then, and one at the end."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._start = self._last = monotonic()
+
+    def __call__(self, done: int, note: str) -> None:
+        now = monotonic()
+        if done < self._total and now - self._last < _LINE_SECONDS:
+            return
+        self._last = now
+        left = (now - self._start) / max(done, 1) * (self._total - done)
+        print(f"{self._what}: {done:,} of {self._total:,}, {left:.0f} s left {note}".rstrip(), file=sys.stderr)

@@ -1,0 +1,259 @@
+"""The typed records of every JSON topic; `schemas/*.v1.json` says the same to every other language.
+
+Bounds are written once, in the annotations: the decoder, the comparison with the JSON Schema files in the
+tests and the checks of `Policy` all read them from there. Times are integer milliseconds since 1970, UTC.
+"""
+
+from functools import cache
+from math import isfinite
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+INT64_MAX = 2**63 - 1
+
+POSITIVES = ("view", "click", "like", "cart", "watch_complete", "purchase")
+"""Event types that are taste: each has a weight."""
+SUPPRESSING = ("hide", "dislike", "return")
+"""Event types that put the item into the user's suppression set."""
+SET_ASIDE = ("report",)
+"""Event types that never reach training."""
+TYPES = POSITIVES + SUPPRESSING + SET_ASIDE
+
+EventType = Literal[
+    "view", "click", "like", "cart", "watch_complete", "purchase", "hide", "dislike", "return", "report"
+]
+Traffic = Literal["human", "bot", "internal"]
+
+RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
+Id = Annotated[str, Meta(min_length=1, max_length=256)]
+Millis = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+# Rows count their entries in 16 bits (schemas/layouts.py).
+Dimension = Annotated[int, Meta(ge=1, le=65_535)]
+Capacity = Annotated[int, Meta(ge=1, le=65_535)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+# An integer beyond 64 bits is a bad number, never a float that only looks like it.
+Int64 = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
+Scalar = str | Int64 | float | bool | None
+
+DAY_MS = 24 * 60 * 60 * 1000
+# A century: so bounded, durations added to any sensible time stay within 64 bits.
+Duration = Annotated[int, Meta(ge=0, le=36_525 * DAY_MS)]
+
+
+class Interaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One event, `factors.interactions`, in its normal form: the timestamp is always milliseconds.
+
+    ``null`` in an optional field but ``value`` is as good as leaving the field out.
+    """
+
+    request_id: RequestId
+    user_id: Id
+    item_id: Id
+    event_type: EventType
+    timestamp: Millis
+    value: Positive = 1.0
+    tenant: Id | None = None
+    consent: bool | None = None
+    traffic: Traffic | None = None
+    schema_version: Literal[1] | None = None
+    context: dict[str, Scalar] | None = None
+
+
+class CatalogueEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One item's catalogue entry, `factors.items`, keyed by item id."""
+
+    title: str
+    attributes: dict[str, str | int | float | bool | list[str]] | None = None
+    state: Literal["active", "withdrawn", "banned"] = "active"
+
+
+class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One published vector, `factors.user-factors` and `factors.item-factors`.
+
+    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply.
+    """
+
+    id: Id
+    kind: Literal["user", "item"]
+    vector: list[float]
+    dimension: Dimension
+    model_version: Id
+    version: Count
+    events: Count
+    event_time: Millis
+    items_epoch: list[Count]
+    suppressed: list[Id] | None = None
+    training_data_end: Millis | None = None
+    basis: Literal["history", "blend", "segment", "average", "popularity"] | None = None
+    session: list[float] | None = None
+    bias: float | None = None
+
+
+def _default_weights() -> dict[str, float]:
+    return {"view": 0.5, "click": 1.0, "like": 2.0, "cart": 3.0, "watch_complete": 4.0, "purchase": 5.0}
+
+
+class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What turns events into strengths, and strengths into vectors; frozen in each generation's manifest.
+
+    A policy checks itself however it is made; the error names every wrong field, its value and what is
+    allowed.
+    """
+
+    weights_version: Annotated[str, Meta(min_length=1, max_length=64)] = "1"
+    weights: dict[str, Positive] = msgspec.field(default_factory=_default_weights)
+    half_life_ms: Duration = 30 * DAY_MS
+    confidence: Literal["log", "linear", "raw"] = "log"
+    alpha: NotNegative = 5.0
+    ridge: Positive = 10.0
+    rhs: Literal["c", "c-1"] = "c"
+    history_capacity: Capacity = 128
+    keys_capacity: Capacity = 64
+    keys_window_ms: Duration = 7 * DAY_MS
+    lateness_ms: Duration = 7 * DAY_MS
+    future_ms: Duration = 5 * 60 * 1000
+    window_ms: Duration = 90 * DAY_MS
+    cap_item_strength: NotNegative = 0.0
+    cap_user_events_per_day: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    norm_cap: Positive = 1000.0
+    sgd_rate: NotNegative = 0.01
+    sgd_reg: NotNegative = 0.01
+    sgd_clip: Positive = 1.0
+    suppress_capacity: Capacity = 64
+
+    def __post_init__(self) -> None:
+        """Refuse values that no policy may have.
+
+        Raises:
+            ValueError: one line a mistake: field, value, what is allowed.
+        """
+        mistakes = policy_mistakes({name: getattr(self, name) for name in self.__struct_fields__})
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+
+
+class Gate(Struct, frozen=True, forbid_unknown_fields=True):
+    """One bound that a model was held to before it was published, and what it reached."""
+
+    name: str
+    bound: float
+    value: float
+    passed: bool
+
+
+class Artifact(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a generation's files lie, and the SHA-256 of each."""
+
+    uri: str
+    files: dict[str, Sha256]
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one model generation is and where it came from, `factors.models`, keyed by model version."""
+
+    model_version: Id
+    dimension: Dimension
+    algorithm: str = "implicit-als"
+    created_at: Millis
+    policy: Policy
+    hyperparameters: dict[str, int | float | str]
+    training_data_start: Millis
+    training_data_end: Millis
+    cut_offsets: dict[str, Count]
+    counts: dict[str, Count]
+    dataset_sha256: Sha256
+    item_key: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    average_user: list[float]
+    segments: dict[str, list[float]]
+    metrics: dict[str, float]
+    gates: list[Gate]
+    artifact: Artifact
+    parent_version: Id | None = None
+    code_version: str
+    item_partitions: Annotated[int, Meta(ge=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse vectors of another dimension than the manifest's.
+
+        Raises:
+            ValueError: names the vector.
+        """
+        for name, vector in {"average_user": self.average_user, **self.segments}.items():
+            if len(vector) != self.dimension:
+                raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
+
+
+class Control(Struct, frozen=True, forbid_unknown_fields=True):
+    """One standing command, `factors.control`; the key ``active`` holds the generation that is served.
+
+    ``item_topic`` is the full name of the topic that holds this generation's item vectors.
+    """
+
+    command: Literal["activate"]
+    model_version: Id
+    at: Millis
+    item_topic: Annotated[str, Meta(min_length=1, max_length=249)]
+
+
+def policy_mistakes(values: dict[str, Any]) -> list[str]:
+    """Every mistake in the values of a policy's fields, as ``policy.<field>: must be <...>, got <...>``."""
+    mistakes = []
+    types = _policy_types()
+    for name, value in values.items():
+        if name == "weights":
+            mistakes += _weight_mistakes(value)
+        elif not _fits(value, types[name]):
+            mistakes.append(f"policy.{name}: must be {_allowed(types[name])}, got {value!r}")
+    return mistakes
+
+
+def _weight_mistakes(weights: object) -> list[str]:
+    known = ", ".join(POSITIVES)
+    if not isinstance(weights, dict):
+        return [f"policy.weights: must be a table of {known}, got {weights!r}"]
+    mistakes = []
+    for name, weight in weights.items():
+        if name not in POSITIVES:
+            mistakes.append(f"policy.weights.{name}: must be one of {known}, got {name!r}")
+        elif not _fits(weight, Positive):
+            mistakes.append(f"policy.weights.{name}: must be {_allowed(Positive)}, got {weight!r}")
+    missing = [name for name in POSITIVES if name not in weights]
+    if missing:
+        mistakes.append(f"policy.weights: must name every one of {known}, lacks {', '.join(missing)}")
+    return mistakes
+
+
+def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  # a type expression has no narrower type
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    # TOML has inf, which passes bounds.
+    return not isinstance(value, float) or isfinite(value)
+
+
+def _allowed(kind: Any) -> str:  # noqa: ANN401  # a type expression has no narrower type
+    """The values that an annotated type allows, in words."""
+    base, *notes = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if get_origin(base) is Literal:
+        return "one of " + ", ".join(get_args(base))
+    words = {int: "a whole number", float: "a finite number", str: "text"}[base]
+    signs = {"gt": ">", "ge": ">=", "le": "<=", "min_length": "of length >=", "max_length": "of length <="}
+    bounds = [
+        f"{sign} {note_value}"
+        for note in notes
+        for name, sign in signs.items()
+        if (note_value := getattr(note, name)) is not None
+    ]
+    return " ".join([words, " and ".join(bounds)]).rstrip()
+
+
+@cache
+def _policy_types() -> dict[str, Any]:
+    """The annotated type of each of the policy's fields."""
+    return {field.name: field.type for field in msgspec.structs.fields(Policy)}

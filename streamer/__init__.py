@@ -1,0 +1,1 @@
+"""Keeps user and item factors fresh from a Kafka stream of events, each with its effect exactly once."""

@@ -1,0 +1,147 @@
+"""The partitions of one role in this worker: who is fetched, what a rebalance does, what was missed.
+
+Nothing here blocks Faust's rebalance callbacks beyond the transactions in flight: opening a partition (fence, restore)
+runs in a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Set
+from typing import Any
+
+import faust
+import structlog
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from streamer.engine.partition import Observer, Partition, Role
+from streamer.engine.transport import MicroBatchConsumer, Span
+
+log = structlog.get_logger(__name__)
+
+_REVOKE_SECONDS = 4.0
+_WATCH_SECONDS = 0.25
+
+
+class GroupSource:
+    """The group's consumer as the partitions see it: every call runs in the consumer's own thread."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+
+    @property
+    def _consumer(self) -> MicroBatchConsumer:
+        consumer = self._app.consumer
+        assert isinstance(consumer, MicroBatchConsumer)
+        return consumer
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        """The group's committed offset, read from the broker; None when there is none."""
+        thread = self._consumer._thread
+        offset: int | None = await thread.call_thread(thread._ensure_consumer().committed, tp)
+        return offset
+
+    async def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Fetch next from this offset; Faust's own read position follows, else it drops what it thinks it has seen."""
+        thread, key = self._consumer._thread, TP(tp.topic, tp.partition)
+        consumer = thread._ensure_consumer()
+
+        async def seek() -> None:
+            if tp in consumer.assignment():
+                consumer.seek(tp, offset)
+
+        await thread.call_thread(seek)
+        self._consumer._read_offset[key] = offset if offset else None
+
+    async def beginning(self, tp: TopicPartition) -> int:
+        """The first offset that the log still has."""
+        thread = self._consumer._thread
+        offsets = await thread.call_thread(thread._ensure_consumer().beginning_offsets, [tp])
+        return int(offsets[tp])
+
+
+class Assignments:
+    """The fetch gate of a role and the owner of its partitions."""
+
+    def __init__(
+        self, role: Role, source: GroupSource, observer: Observer, fail: Callable[[BaseException], Awaitable[None]]
+    ) -> None:
+        self.role = role
+        self.partitions: dict[TP, Partition] = {}
+        self._source, self._observer, self._fail = source, observer, fail
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._generation = -1
+
+    # --- the fetch gate -----------------------------------------------------------------------------------------
+
+    def wanted(self) -> Set[TP]:
+        """The partitions that are ready and below the bound of their queue."""
+        return {tp for tp, partition in self.partitions.items() if partition.wants()}
+
+    def fetched(self, tp: TP, span: Span) -> None:
+        """A span left the fetcher."""
+        partition = self.partitions.get(tp)
+        if partition is not None:
+            partition.fetched(span)
+
+    # --- what the agent and the signals call --------------------------------------------------------------------
+
+    async def offer(self, tp: TP, span: Span) -> None:
+        """A span came through the stream."""
+        partition = self.partitions.get(tp)
+        if partition is not None:
+            await partition.offer(span)
+
+    async def revoked(self) -> None:
+        """A rebalance begins: take nothing more and let transactions in flight end."""
+        await asyncio.gather(*(partition.pause(_REVOKE_SECONDS) for partition in self.partitions.values()))
+
+    def assigned(self, tps: Set[TP], generation: int) -> None:
+        """A rebalance ended; the work is done in a task, in the order in which rebalances end."""
+        log.info("assigned", role=self.role.name, partitions=sorted(tp.partition for tp in tps), generation=generation)
+        task = asyncio.create_task(self._settle(set(tps), generation))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _settle(self, tps: set[TP], generation: int) -> None:
+        async with self._lock:
+            # After a missed generation somebody else may have owned a partition in between: open it anew.
+            consecutive, self._generation = generation == self._generation + 1, generation
+            for tp in list(self.partitions):
+                kept = tp in tps and consecutive and self.partitions[tp].ready
+                if not kept:
+                    await self.partitions.pop(tp).release()
+            for tp in sorted(tps):
+                if tp in self.partitions:
+                    await self.partitions[tp].resume()
+                else:
+                    await self._open(tp)
+
+    async def _open(self, tp: TP) -> None:
+        partition = Partition(
+            TopicPartition(tp.topic, tp.partition), self.role, self._source, self._observer, self._fail
+        )
+        self.partitions[tp] = partition
+        partition.open()
+
+    async def watch(self) -> None:
+        """For ever: seek back where a fetched span never came."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            now = time.monotonic()
+            for partition in list(self.partitions.values()):
+                if partition.missed(now):
+                    await partition.seek_back()
+
+    async def close(self) -> None:
+        """Let transactions in flight end, then release everything."""
+        await self.revoked()
+        async with self._lock:
+            while self.partitions:
+                _, partition = self.partitions.popitem()
+                await partition.release()
+
+

@@ -1,0 +1,398 @@
+"""One source partition from assignment to release: fence, restore, then batch after batch.
+
+Opening, in this order: fence (a former owner can do nothing more), *then* read the committed offset (before the fence
+it may be old), open the store, replay the changelog, check that both agree, seek, ready.
+
+A batch: read records, get rows, apply the step (pure), commit the transaction, write the rows to the store. Records
+that arrive meanwhile wait and make the next batch, so batches are as small as latency allows and as large as load
+demands, without a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from aiokafka.structs import TopicPartition
+
+from schemas.layouts import MARKER_KEY, encode_marker
+from streamer.engine.changelog import ChangelogMismatch, StoreAhead, replay
+from streamer.engine.store import Store, StoreDamaged, StoreMemory, StoreUnwritable, quarantine, wipe
+from streamer.engine.transaction import Fenced, PartitionProducer, TransactionFailed
+from streamer.engine.transport import Span
+from streamer.steps.effects import Effects, Step, Target
+
+log = structlog.get_logger(__name__)
+
+_TRIES = 8
+_RETRY_SECONDS = 0.2
+_STORE_RETRY_SECONDS = 1.0
+_SAME_GAPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What distinguishes users from items for the engine."""
+
+    name: str
+    group: str
+    source: str
+    changelog: str
+    step: Step
+    store_root: Path
+    memory: StoreMemory
+    client: Mapping[str, Any]
+    transaction_timeout_ms: int
+    max_batch_events: int
+    max_pending_events: int
+    first_offsets: Mapping[int, int]
+
+
+class Source(Protocol):
+    """What a partition asks of the group's consumer."""
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        """The group's committed offset, read from the broker."""
+
+    async def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Fetch next from this offset."""
+
+    async def beginning(self, tp: TopicPartition) -> int:
+        """The first offset that the log still has."""
+
+
+class Observer(Protocol):
+    """Who hears what happens: metrics and health."""
+
+    def state(self, role: str, partition: int, state: str, share: float = 0.0) -> None:
+        """waiting, fencing, restoring (with the share done), ready, paused or released."""
+
+    def rebuilt(self, reason: str) -> None:
+        """A store was wiped or set aside and comes back from the changelog."""
+
+    def transaction(self, role: str, result: str) -> None:
+        """committed, aborted or fenced."""
+
+    def batch(self, role: str, records: list[Any], effects: Effects, seconds: Mapping[str, float]) -> None:
+        """A batch is committed and stored; seconds by stage."""
+
+
+class Partition:
+    """See the module docstring. Lives on the event loop's thread; nothing here is shared with another."""
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        role: Role,
+        source: Source,
+        observer: Observer,
+        fail: Callable[[BaseException], Awaitable[None]],
+    ) -> None:
+        self.tp, self.role = tp, role
+        self.ready = self.paused = self.in_flight = False
+        self.expected: int | None = None
+        self.delivered: int | None = None
+        self.delivered_at = 0.0
+        self._source, self._observer, self._fail = source, observer, fail
+        self._pending: deque[Span] = deque()
+        self._pending_records = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._next = 0
+        self._gaps: tuple[int, int] = (-1, 0)
+        self._producer: PartitionProducer | None = None
+        self._store: Store | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # --- what the fetch gate and the agent call -----------------------------------------------------------------
+
+    def wants(self) -> bool:
+        """May records of this partition be fetched now?"""
+        return self.ready and not self.paused and self._pending_records < self.role.max_pending_events
+
+    def fetched(self, span: Span) -> None:
+        """A span left the fetcher; if it never reaches `offer`, `missed` says so."""
+        self.delivered, self.delivered_at = span.end, time.monotonic()
+
+    async def offer(self, span: Span) -> None:
+        """Queue a span if it starts where the last one ended; on a gap seek back, never skip."""
+        if not self.ready or self.paused:
+            return
+        if span.start != self.expected:
+            await self.seek_back(span.start)
+            return
+        self._pending.append(span)
+        self._pending_records += len(span.records)
+        self.expected = span.end
+        self._wake.set()
+
+    def missed(self, now: float) -> bool:
+        """A span was fetched, never came, and nothing after it showed the gap."""
+        return (
+            self.ready
+            and not self.paused
+            and self.delivered is not None
+            and self.delivered != self.expected
+            and now - self.delivered_at > 1.0
+        )
+
+    async def seek_back(self, found: int | None = None) -> None:
+        """Fetch again from the end of what is queued."""
+        assert self.expected is not None
+        same = self._gaps[1] + 1 if self._gaps[0] == self.expected else 1
+        self._gaps = (self.expected, same)
+        log.warning("fetch_gap", tp=str(self.tp), expected=self.expected, found=found)
+        if same >= _SAME_GAPS:
+            first = await self._source.beginning(self.tp)
+            if first > self.expected:
+                # Nothing can bring these back. Saying so loudly and going on keeps the rest fresh.
+                log.error("records_deleted_before_processing", tp=str(self.tp), first=self.expected, until=first)
+                self.expected = first
+        self.delivered = self.expected
+        await self._source.seek(self.tp, self.expected)
+
+    # --- assignment ---------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start opening, then processing, in a task of its own."""
+        self.paused = False
+        self._task = asyncio.create_task(self._guarded(), name=f"{self.tp.topic}-{self.tp.partition}")
+
+    async def pause(self, seconds: float) -> None:
+        """Take no more records and wait for the transaction in flight, at most ``seconds``."""
+        self.paused = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("transaction_still_open_at_revocation", tp=str(self.tp))
+
+    async def resume(self) -> None:
+        """Keep the partition over a rebalance: own offset, own store; what was queued is fetched again."""
+        self._drop_pending()
+        self.expected = self.delivered = self._next
+        await self._source.seek(self.tp, self._next)
+        self.paused = False
+
+    async def release(self) -> None:
+        """Let go: stop the task, the producer and the store."""
+        self.ready = False
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._shut()
+        self._observer.state(self.role.name, self.tp.partition, "released")
+
+    async def _shut(self) -> None:
+        self.ready = False
+        self._drop_pending()
+        producer, self._producer = self._producer, None
+        store, self._store = self._store, None
+        if producer is not None:
+            await producer.close()
+        if store is not None:
+            store.close()
+
+    def _drop_pending(self) -> None:
+        self._pending.clear()
+        self._pending_records = 0
+        self._wake.clear()
+
+    # --- the life of a partition --------------------------------------------------------------------------------
+
+    async def _guarded(self) -> None:
+        try:
+            await self._live()
+        except asyncio.CancelledError:
+            raise
+        except Exception as problem:
+            self.ready = False
+            self._idle.set()
+            log.error("partition_failed", tp=str(self.tp), problem=str(problem) or repr(problem))
+            await self._fail(problem)
+
+    async def _live(self) -> None:
+        """Open and process; after a fence, and while the partition is still ours, open anew."""
+        for _ in range(_TRIES):
+            await self._open()
+            try:
+                await self._process()
+            except Fenced as problem:
+                # Another owner, or a commit of unknown outcome. If the partition is no longer ours a rebalance
+                # cancels this task; until then fencing anew and reading the offset tells what happened.
+                self._observer.transaction(self.role.name, "fenced")
+                log.warning("fenced", tp=str(self.tp), problem=str(problem))
+                await self._shut()
+                self._idle.set()
+                await self._wait_unpaused()
+        raise Fenced(f"{self.tp.topic}-{self.tp.partition} was fenced {_TRIES} times: does a second worker run with "
+                     "the same engine.app_id outside of the consumer group?")
+
+    async def _wait_unpaused(self) -> None:
+        await asyncio.sleep(_RETRY_SECONDS)
+        while self.paused:
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _open(self) -> None:
+        number, say = self.tp.partition, self._observer.state
+        say(self.role.name, number, "fencing")
+        self._producer = PartitionProducer(
+            f"{self.role.group}-{self.tp.topic}-{number}",
+            self.role.group,
+            self.tp,
+            self.role.transaction_timeout_ms,
+            self.role.client,
+        )
+        await self._producer.fence()
+        committed = await self._source.committed(self.tp)
+        say(self.role.name, number, "restoring")
+        self._store, source_next = await self._restore()
+        self._next = self._first_offset(committed, source_next)
+        self.expected = self.delivered = self._next
+        self._drop_pending()
+        await self._source.seek(self.tp, self._next)
+        self.ready = True
+        say(self.role.name, number, "ready")
+        log.info("partition_ready", tp=str(self.tp), offset=self._next)
+
+    def _first_offset(self, committed: int | None, source_next: int | None) -> int:
+        """Where to start: committed offset and changelog marker must agree, they moved in the same transactions."""
+        if committed is not None and source_next is not None and committed != source_next:
+            raise ChangelogMismatch(
+                f"{self.tp.topic}-{self.tp.partition}: group {self.role.group} committed {committed}, but "
+                f"{self.role.changelog} accounts for {source_next}; were offsets reset by hand? "
+                f"Set them back to {source_next}, or delete and bootstrap anew"
+            )
+        if committed is not None and source_next is None:
+            raise ChangelogMismatch(
+                f"{self.tp.topic}-{self.tp.partition}: group {self.role.group} committed {committed}, but "
+                f"{self.role.changelog} is empty; was the topic deleted? Use another engine.app_id for a fresh start"
+            )
+        if source_next is not None:  # committed offsets may have expired while nothing ran; the marker has not
+            return source_next
+        return self.role.first_offsets.get(self.tp.partition, 0)
+
+    async def _restore(self) -> tuple[Store, int | None]:
+        """The store, caught up with its changelog; a damaged one, or one of another changelog, is built anew."""
+        path = self.role.store_root / f"{self.tp.topic}-{self.tp.partition}"
+        changelog = (self.role.changelog, self.tp.partition)
+
+        def progress(share: float) -> None:
+            self._observer.state(self.role.name, self.tp.partition, "restoring", share)
+
+        for attempt in range(2):
+            store = None
+            try:
+                store = Store(path, self.role.memory)
+                done = await replay(store, changelog, self.role.client, progress)
+            except (StoreDamaged, StoreAhead) as problem:
+                if store is not None:
+                    store.close()
+                if attempt:
+                    raise
+                reason = "ahead" if isinstance(problem, StoreAhead) else "damaged"
+                log.error("store_rebuilt", tp=str(self.tp), reason=reason, problem=str(problem))
+                self._observer.rebuilt(reason)
+                wipe(path) if reason == "ahead" else quarantine(path)
+            except BaseException:
+                if store is not None:
+                    store.close()
+                raise
+            else:
+                log.info("restored", tp=str(self.tp), rows=done.rows)
+                return store, done.source_next
+        raise AssertionError("unreachable")
+
+    async def _process(self) -> None:
+        failures = 0
+        while True:
+            await self._wake.wait()
+            if self.paused:
+                self._drop_pending()
+                continue
+            records, end = self._take()
+            if not records:  # markers only: nothing to commit, they are read again after a restart
+                self._next = end
+                continue
+            self._idle.clear()
+            try:
+                await self._commit(records, end)
+                failures = 0
+            except TransactionFailed as problem:
+                failures += 1
+                self._observer.transaction(self.role.name, "aborted")
+                log.warning("transaction_aborted", tp=str(self.tp), problem=str(problem), failures=failures)
+                if failures >= _TRIES:
+                    raise
+                # Not ready meanwhile: what was fetched after the aborted batch is refused, not taken for a gap.
+                self.ready = False
+                self._drop_pending()
+                await asyncio.sleep(_RETRY_SECONDS * failures)
+                self.expected = self.delivered = self._next
+                await self._source.seek(self.tp, self._next)
+                self.ready = True
+            finally:
+                self._idle.set()
+
+    def _take(self) -> tuple[list[Any], int]:
+        """What waits, up to the bound of a batch; whole spans only, so that ``end`` is a fetch position."""
+        span = self._pending.popleft()
+        records, end = span.records, span.end
+        while self._pending and len(records) + len(self._pending[0].records) <= self.role.max_batch_events:
+            span = self._pending.popleft()
+            records, end = records + span.records, span.end
+        self._pending_records -= len(records)
+        if not self._pending:
+            self._wake.clear()
+        return records, end
+
+    async def _commit(self, records: list[Any], end: int) -> None:
+        assert self._store is not None and self._producer is not None
+        started = time.perf_counter()
+        step = self.role.step
+        batch = step.read(records, self.tp.partition)
+        read = time.perf_counter()
+        rows = self._store.get_many(batch.keys)
+        got = time.perf_counter()
+        effects = step.apply(batch, rows)
+        applied = time.perf_counter()
+        changelog: Target = (self.role.changelog, self.tp.partition)
+        sends = dict(effects.sends)
+        sends[changelog] = [(key, row, None, []) for key, row in effects.rows]
+        sends[changelog].append((MARKER_KEY, encode_marker(end), None, []))
+        changelog_end = await self._producer.commit(sends, end, changelog)
+        committed = time.perf_counter()
+        # The batch has happened. From here to the store's write only this process knows it before the changelog says
+        # it to the next owner; a crash in between is what replay is for.
+        self._next = end
+        self._observer.transaction(self.role.name, "committed")
+        assert changelog_end is not None
+        await self._write(effects, changelog_end, end)
+        seconds = {
+            "read": read - started,
+            "get": got - read,
+            "apply": applied - got,
+            "commit": committed - applied,
+            "store": time.perf_counter() - committed,
+        }
+        self._observer.batch(self.role.name, records, effects, seconds)
+
+    async def _write(self, effects: Effects, changelog_end: int, end: int) -> None:
+        """Write the rows; a store that can't be written (a full disk) stops this partition, and nothing is lost."""
+        assert self._store is not None
+        while True:
+            try:
+                self._store.write(effects.rows, changelog_end, end)
+            except StoreUnwritable as problem:
+                log.error("store_unwritable", tp=str(self.tp), problem=str(problem))
+                self._observer.state(self.role.name, self.tp.partition, "paused")
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+            else:
+                return

@@ -1,0 +1,194 @@
+"""The bounded history of a user: one entry (item hash, strength, newest time) an item, at most `capacity` of them.
+
+    known item   the event is added to its entry (`weigh.add_event`)
+    room left    a new entry goes behind the last one
+    full         the smallest (time, item hash) among the entries and the newcomer goes; the newcomer takes its slot,
+                 or is dropped where it is the smallest itself
+
+Slots keep the order of first appearance. The three functions give the same bytes: `fold_event` is the reference,
+`fold_batch` takes one event of each of many users, `fold_users` all events of many users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.factors.weigh import add_event, add_events, to_float32
+
+HashArray = NDArray[np.uint64]
+Float32Array = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Index = NDArray[np.intp]
+
+DROPPED = -1
+_LAST_HASH = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Histories as columns: items (U, H) uint64, strength (U, H) float32, time (U, H) int64 ms, count (U,) int64.
+
+    Slots from `count` on are zero.
+    """
+
+    items: HashArray
+    strength: Float32Array
+    time: IntArray
+    count: IntArray
+
+
+def fold_event(
+    items: list[int],
+    strength: list[float],
+    time: list[int],
+    item: int,
+    weight: float,
+    at: int,
+    *,
+    half_life_ms: int,
+    capacity: int,
+) -> int:
+    """Fold one event into one history, in place (three lists of equal length); return its slot or `DROPPED`."""
+    if item in items:
+        slot = items.index(item)
+        strength[slot], time[slot] = add_event(strength[slot], time[slot], weight, at, half_life_ms)
+        return slot
+    if len(items) < capacity:
+        items.append(item)
+        strength.append(to_float32(weight))
+        time.append(at)
+        return len(items) - 1
+    slot = min(range(len(items)), key=lambda i: (time[i], items[i]))
+    if (time[slot], items[slot]) > (at, item):
+        return DROPPED
+    items[slot], strength[slot], time[slot] = item, to_float32(weight), at
+    return slot
+
+
+def fold_batch(
+    items: HashArray,
+    strength: Float32Array,
+    time: IntArray,
+    count: IntArray,
+    item: HashArray,
+    weight: FloatArray,
+    at: IntArray,
+    half_life_ms: int,
+    *,
+    rows: Index | None = None,
+    capacity: int | None = None,
+) -> Index:
+    """Fold one event into each of N histories, in place.
+
+    In place, since a copy of the columns costs more than the fold: the batch's columns are the worker's own.
+
+    Args:
+        items, strength, time, count: the columns of `Histories`, (B, H) and (B,); changed in place.
+        item: (N,) item hash, never 0. weight: (N,). at: (N,) ms.
+        rows: (N,) distinct rows that the events belong to; None where N = B and event i is row i's.
+        capacity: entries a history may hold, at most H, which is the default.
+
+    Returns:
+        (N,) the slot each event went to, `DROPPED` where it was too old for a full history.
+    """
+    limit = items.shape[1] if capacity is None else capacity
+    held = count if rows is None else count[rows]
+    width = int(held.max(initial=0))
+    block = items[:, :width] if rows is None else items[:, :width][rows]
+    at_row: Index = np.arange(len(item)) if rows is None else rows
+    if width:
+        match = block == item[:, None]
+        slot = match.argmax(axis=1)
+        found = match[np.arange(len(item)), slot]
+    else:
+        slot, found = np.zeros(len(item), np.intp), np.zeros(len(item), bool)
+    _add(strength, time, at_row[found], slot[found], weight[found], at[found], half_life_ms)
+    if found.all():
+        return slot
+    new = ~found
+    slot[new] = held[new]
+    full = new & (held >= limit)
+    if full.any():
+        rows_full = at_row[full]
+        slot[full] = _victims(items[rows_full, :limit], time[rows_full, :limit], item[full], at[full])
+        new &= slot != DROPPED
+    row, where = at_row[new], slot[new]
+    items[row, where], time[row, where] = item[new], at[new]
+    strength[row, where] = 0.0
+    _add(strength, time, row, where, weight[new], at[new], half_life_ms)
+    count[row] = np.maximum(count[row], where + 1)
+    return slot
+
+
+def fold_users(
+    user: NDArray[np.integer],
+    item: HashArray,
+    weight: FloatArray,
+    at: IntArray,
+    *,
+    users: int,
+    capacity: int,
+    half_life_ms: int,
+) -> Histories:
+    """Fold E events in log order, all (E,), into the histories of users 0 .. `users` - 1, all empty before.
+
+    Needs 20 bytes a user and slot; split by user where that is too much, the histories do not depend on each other.
+    """
+    events = np.bincount(user, minlength=users)
+    width = min(capacity, int(events.max(initial=0)))
+    out = Histories(
+        np.zeros((users, width), np.uint64),
+        np.zeros((users, width), np.float32),
+        np.zeros((users, width), np.int64),
+        np.zeros(users, np.int64),
+    )
+    # Busiest users first: the users that still have an r-th event are then the leading rows, and rows are views.
+    busiest = np.argsort(-events, kind="stable")
+    place = np.empty(users, np.intp)
+    place[busiest] = np.arange(users)
+    order = np.argsort(place[user], kind="stable")
+    ranked = events[busiest]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(ranked) - ranked, ranked)
+    order = order[np.argsort(rank, kind="stable")]
+    stop = 0
+    for active in np.bincount(rank).tolist():
+        part = order[stop : stop + active]
+        stop += active
+        fold_batch(
+            out.items[:active],
+            out.strength[:active],
+            out.time[:active],
+            out.count[:active],
+            item[part],
+            weight[part],
+            at[part],
+            half_life_ms,
+        )
+    return Histories(out.items[place], out.strength[place], out.time[place], out.count[place])
+
+
+def _add(
+    strength: Float32Array,
+    time: IntArray,
+    row: Index,
+    slot: Index,
+    weight: FloatArray,
+    at: IntArray,
+    half_life_ms: int,
+) -> None:
+    strength[row, slot], time[row, slot] = add_events(
+        strength[row, slot], time[row, slot], weight, at, half_life_ms
+    )
+
+
+def _victims(items: HashArray, time: IntArray, item: HashArray, at: IntArray) -> Index:
+    """The slot of the smallest (time, hash) of each full history; `DROPPED` where the newcomer is smaller."""
+    oldest = time.min(axis=1)
+    slot = np.where(time == oldest[:, None], items, _LAST_HASH).argmin(axis=1)
+    lowest = items[np.arange(len(items)), slot]
+    newcomer_goes = (at < oldest) | ((at == oldest) & (item < lowest))
+    return np.where(newcomer_goes, DROPPED, slot)

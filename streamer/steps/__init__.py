@@ -1,0 +1,1 @@
+"""The steps: pure functions from records and rows to effects."""

@@ -1,0 +1,57 @@
+"""What a step wants done; the engine does it, in one transaction and one store write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.outcomes import Outcome, Reason
+
+Headers = list[tuple[str, bytes]]
+Outgoing = tuple[bytes | None, bytes | None, int | None, Headers]
+"""Key, value, timestamp (ms; None = the time of sending) and headers of a record to send."""
+
+Target = tuple[str, int]
+"""Topic and partition."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """All consequences of one batch of one partition.
+
+    rows: rows to put, also the changelog's records; sends: other records by target; outcomes: one count a record
+    delivered, they add up to the batch; facts: numbers for the metrics, see `streamer.telemetry.metrics`.
+    """
+
+    rows: list[tuple[bytes, bytes]] = field(default_factory=list)
+    sends: dict[Target, list[Outgoing]] = field(default_factory=dict)
+    outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
+    facts: dict[str, float] = field(default_factory=dict)
+    norms: npt.NDArray[np.floating[Any]] | None = None
+
+    def send(self, target: Target, record: Outgoing) -> None:
+        """Add one record for a target."""
+        self.sends.setdefault(target, []).append(record)
+
+
+class Batch(Protocol):
+    """What reading a batch's records gives: the keys whose rows are needed to apply it."""
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Row keys, each once."""
+
+
+class Step(Protocol):
+    """One role's work on a batch: pure, so that the same records and rows give the same effects."""
+
+    def read(self, records: Sequence[Any], partition: int) -> Any:
+        """Decode and judge records, as far as that needs no row."""
+
+    def apply(self, batch: Any, rows: Sequence[bytes | None]) -> Effects:
+        """Apply a batch to the rows of its keys."""

@@ -1,0 +1,252 @@
+"""Fold a batch's events into user rows, in log order for each user.
+
+Events of distinct users are independent, so they are applied in rounds: round r takes the r-th event of each user and
+works on all of them at once. The rows come out the same however events were cut into batches.
+
+Decided here, since it takes the row: wrong_partition, duplicate, conflict, capped, outside_window, late, suppressed,
+applied; the first that applies wins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.layouts import UserRows
+from schemas.outcomes import Outcome, Reason
+from schemas.records import DAY_MS, SUPPRESSING, Policy
+from streamer.factors.history import fold_batch
+from streamer.factors.weigh import strength_at
+from streamer.steps.suppress import lifts, suppress
+
+IntArray = npt.NDArray[np.int64]
+Index = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Good events as columns, all (E,) in log order; lists where numpy would not help."""
+
+    position: Index
+    user: Index
+    index: IntArray
+    item: npt.NDArray[np.uint64]
+    target: list[int]
+    weight: npt.NDArray[np.float64]
+    timestamp: IntArray
+    received: IntArray
+    request: npt.NDArray[np.uint64]
+    fingerprint: npt.NDArray[np.uint32]
+    offset: IntArray
+    kind: list[str]
+    item_id: list[str]
+
+
+class Events(list[tuple[Any, ...]]):
+    """One tuple a good event, in the order of the fields of `Columns`."""
+
+    def columns(self) -> Columns:
+        """The events as columns."""
+        position, user, index, item, target, weight, timestamp, received, request, print_, offset, kind, item_id = zip(
+            *self, strict=True
+        )
+        return Columns(
+            np.array(position, np.intp),
+            np.array(user, np.intp),
+            np.array(index, np.int64),
+            np.array(item, np.uint64),
+            list(target),
+            np.array(weight, np.float64),
+            np.array(timestamp, np.int64),
+            np.array(received, np.int64),
+            np.array(request, np.uint64),
+            np.array(print_, np.uint32),
+            np.array(offset, np.int64),
+            list(kind),
+            list(item_id),
+        )
+
+
+@dataclass(slots=True)
+class Folded:
+    """touched: (T,) rows with a new revision, ascending; newest_position: (T,) record of the newest effect of each;
+    applied: (A,) applied events in log order; dead_letters: (reason, record position)."""
+
+    columns: Columns
+    outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
+    dead_letters: list[tuple[Reason | Outcome, int]] = field(default_factory=list)
+    touched: Index = field(default_factory=lambda: np.zeros(0, np.intp))
+    newest_position: Index = field(default_factory=lambda: np.zeros(0, np.intp))
+    applied: Index = field(default_factory=lambda: np.zeros(0, np.intp))
+
+
+def fold(columns: Columns, users: UserRows, policy: Policy, strangers: Sequence[int]) -> Folded:
+    """Apply events to rows in place.
+
+    ``strangers`` are users without a row whose key does not belong to this partition: their events are dead letters,
+    since taking them would split a user in two.
+    """
+    folded = Folded(columns)
+    events = np.arange(len(columns.user))
+    if strangers:
+        strange = np.isin(columns.user, np.array(strangers))
+        for event in events[strange].tolist():
+            folded.dead_letters.append((Reason.WRONG_PARTITION, int(columns.position[event])))
+        folded.outcomes[Outcome.DEAD_LETTER, Reason.WRONG_PARTITION] += int(strange.sum())
+        events = events[~strange]
+    newest = np.full(len(users), -1, np.intp)
+    applied = [
+        _round(chosen, columns, users, policy, folded, newest) for chosen in _rounds(columns.user, events)
+    ]
+    folded.applied = np.sort(np.concatenate(applied)) if applied else folded.applied
+    folded.touched = np.flatnonzero(newest >= 0)
+    folded.newest_position = newest[folded.touched]
+    return folded
+
+
+def _rounds(user: Index, events: Index) -> list[Index]:
+    """Events by their rank within their user: round r holds the r-th event of each user."""
+    if not len(events):
+        return []
+    order = np.argsort(user[events], kind="stable")
+    sorted_user = user[events][order]
+    starts = np.flatnonzero(np.r_[True, sorted_user[1:] != sorted_user[:-1]])
+    if len(starts) == len(events):
+        return [events]
+    rank = np.arange(len(events)) - np.repeat(starts, np.diff(np.r_[starts, len(events)]))
+    by_rank = np.argsort(rank, kind="stable")
+    return np.split(events[order][by_rank], np.cumsum(np.bincount(rank))[:-1])
+
+
+def _round(
+    events: Index, columns: Columns, users: UserRows, policy: Policy, folded: Folded, newest: Index
+) -> Index:
+    """One event each of distinct users; returns the applied ones."""
+    outcomes = folded.outcomes
+    user, at = columns.user[events], columns.timestamp[events]
+    seen = _seen(users, user, columns.request[events], policy.keys_window_ms)
+    duplicate = np.zeros(len(events), bool)
+    if seen.any():
+        hit = np.flatnonzero(seen.any(axis=1))
+        prints = users.fingerprint[user[hit], seen[hit].argmax(axis=1)]
+        same = prints == columns.fingerprint[events[hit]]
+        duplicate[hit] = True
+        outcomes[Outcome.DUPLICATE, None] += int(same.sum())
+        outcomes[Outcome.CONFLICT, None] += int((~same).sum())
+        for event in events[hit[~same]].tolist():
+            folded.dead_letters.append((Outcome.CONFLICT, int(columns.position[event])))
+    left = ~duplicate
+    left = _drop(left, _capped(columns, events, users, policy), outcomes, Outcome.FILTERED, Reason.CAPPED)
+    received = columns.received[events]
+    left = _drop(left, at < received - policy.window_ms, outcomes, Outcome.FILTERED, Reason.OUTSIDE_WINDOW)
+    left = _drop(left, at < received - policy.lateness_ms, outcomes, Outcome.LATE, None)
+    events = events[left]
+    if not len(events):
+        return events
+    user, at = columns.user[events], columns.timestamp[events]
+    kinds = [columns.kind[event] for event in events.tolist()]
+    suppressing = np.array([kind in SUPPRESSING for kind in kinds], bool)
+    if suppressing.any():
+        for event, kind in zip(events[suppressing].tolist(), np.array(kinds)[suppressing].tolist(), strict=True):
+            suppress(users, int(columns.user[event]), columns, event, kind == "return", policy.suppress_capacity)
+        outcomes[Outcome.SUPPRESSED, None] += int(suppressing.sum())
+    applied = events[~suppressing]
+    _write_keys(users, user, columns, events)
+    head = users.head
+    head["event_time"][user] = np.maximum(head["event_time"][user], at)
+    head["source_next"][user] = columns.offset[events] + 1
+    newest[user] = columns.position[events]
+    if len(applied):
+        outcomes[Outcome.APPLIED, None] += len(applied)
+        _apply(users, columns, applied, policy)
+    return applied
+
+
+def _seen(
+    users: UserRows, user: Index, request: npt.NDArray[np.uint64], window_ms: int
+) -> npt.NDArray[np.bool_]:
+    """(E, R) which live key of its user each request hash equals; a hash is never 0, an empty slot always."""
+    equal = users.request[user] == request[:, None]
+    if equal.any():
+        oldest = (users.head["event_time"][user] - window_ms) // 1000
+        equal &= users.key_time[user] >= oldest[:, None]
+    return equal
+
+
+def _drop(
+    left: npt.NDArray[np.bool_],
+    now: npt.NDArray[np.bool_] | None,
+    outcomes: Counter[tuple[Outcome, Reason | None]],
+    outcome: Outcome,
+    reason: Reason | None,
+) -> npt.NDArray[np.bool_]:
+    """Count those of ``left`` that ``now`` ends, and return the others."""
+    if now is None:
+        return left
+    gone = left & now
+    if not gone.any():
+        return left
+    outcomes[outcome, reason] += int(gone.sum())
+    return left & ~gone
+
+
+def _capped(
+    columns: Columns, events: Index, users: UserRows, policy: Policy
+) -> npt.NDArray[np.bool_] | None:
+    """Positive events beyond the policy's caps: strength of one item for one user, events of one user in one day."""
+    if not policy.cap_item_strength and not policy.cap_user_events_per_day:
+        return None
+    user, at = columns.user[events], columns.timestamp[events]
+    over = np.zeros(len(events), bool)
+    if policy.cap_item_strength:
+        match = users.item[user] == columns.item[events][:, None]
+        slot = match.argmax(axis=1)
+        strength = strength_at(users.strength[user, slot], users.time[user, slot], at, policy.half_life_ms)
+        over |= match.any(axis=1) & (strength >= policy.cap_item_strength)
+    if policy.cap_user_events_per_day:
+        today = users.head["cap_day"][user] == at // DAY_MS
+        over |= today & (users.head["cap_count"][user] >= policy.cap_user_events_per_day)
+    positive = np.array([columns.kind[event] not in SUPPRESSING for event in events.tolist()], bool)
+    return over & positive
+
+
+def _write_keys(users: UserRows, user: Index, columns: Columns, events: Index) -> None:
+    """Put each event's key into its user's ring."""
+    head, size = users.head, users.request.shape[1]
+    slot = head["key_head"][user]
+    users.request[user, slot] = columns.request[events]
+    users.fingerprint[user, slot] = columns.fingerprint[events]
+    users.key_time[user, slot] = columns.timestamp[events] // 1000
+    head["key_head"][user] = (slot + 1) % size
+    head["keys"][user] = np.minimum(head["keys"][user] + 1, size)
+
+
+def _apply(users: UserRows, columns: Columns, events: Index, policy: Policy) -> None:
+    """Weigh positive events into their users' histories."""
+    head, user, at = users.head, columns.user[events], columns.timestamp[events]
+    head["events"][user] += 1
+    day, today = head["cap_day"][user], at // DAY_MS
+    head["cap_count"][user] = np.where(today > day, 1, head["cap_count"][user] + (today == day))
+    head["cap_day"][user] = np.maximum(day, today)
+    if users.extras:
+        keep = [not lifts(users, int(columns.user[event]), columns, event) for event in events.tolist()]
+        events = events[np.array(keep, bool)]
+        user, at = columns.user[events], columns.timestamp[events]
+    entries = head["entries"].astype(np.int64)
+    fold_batch(
+        users.item,
+        users.strength,
+        users.time,
+        entries,
+        columns.item[events],
+        columns.weight[events],
+        at,
+        policy.half_life_ms,
+        rows=user,
+    )
+    head["entries"] = entries

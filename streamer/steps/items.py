@@ -1,0 +1,63 @@
+"""The item side as a user worker knows it: vectors, hashes, partitions, states; fed by the replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.events.hashes import item_hash, partition
+from streamer.factors.space import ItemSpace
+
+
+class Items:
+    """One generation's item vectors with what the user step needs beside them.
+
+    epochs: (item partitions,) int64, the offset in each partition of item-factors up to which this view has read;
+    invalid: ids that the catalogue has withdrawn or banned.
+    """
+
+    def __init__(self, *, dimension: int, ridge: float, item_key: bytes, partitions: int) -> None:
+        self.space = ItemSpace(dimension, ridge)
+        self.epochs = np.zeros(partitions, np.int64)
+        self.invalid: set[str] = set()
+        self._item_key, self._partitions = item_key, partitions
+        self._hashes: list[int] = []
+        self._targets: list[int] = []
+
+    def of(self, item_id: str) -> tuple[int, int, int]:
+        """(index or -1, hash, item partition) of an item; an unknown id is hashed anew and not remembered."""
+        index = self.space.index_of(item_id)
+        if index >= 0:
+            return index, self._hashes[index], self._targets[index]
+        return -1, item_hash(item_id, self._item_key), partition(item_id.encode(), self._partitions)
+
+    def settle(self) -> None:
+        """Count the Gramian anew in the order of item ids, so that it has the same bits wherever it was loaded."""
+        space = self.space
+        order = np.argsort(np.array(space.ids, dtype=object), kind="stable")
+        rows = space.vectors[order].astype(np.float64)
+        space.gramian = rows.T @ rows if len(rows) else space.gramian
+        space.refactor()
+
+    def put(self, item_ids: Sequence[str], versions: Sequence[int], vectors: npt.NDArray[np.float32]) -> int:
+        """Take published vectors (n, k) in log order; records that are not newer are dropped. Returns how many came in.
+
+        An id whose hash another id already has is refused and counted in ``space.collisions``.
+        """
+        hashes = np.fromiter((item_hash(item_id, self._item_key) for item_id in item_ids), np.uint64, len(item_ids))
+        before = self.space.size
+        index = self.space.add(item_ids, hashes)
+        for item_id in self.space.ids[before:]:
+            self._hashes.append(item_hash(item_id, self._item_key))
+            self._targets.append(partition(item_id.encode(), self._partitions))
+        newer = np.zeros(len(index), bool)
+        known = self.space.versions
+        for position, (at, version) in enumerate(zip(index.tolist(), versions, strict=True)):
+            if at >= 0 and version > known[at]:
+                known[at] = version
+                newer[position] = True
+        if newer.any():
+            self.space.put(index[newer], vectors[newer])
+        return int(newer.sum())

@@ -1,0 +1,1 @@
+"""What the worker tells the outside: metrics, health, logs, and the port where they answer."""

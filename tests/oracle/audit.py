@@ -1,0 +1,48 @@
+"""One call for tests and the command: read a system, recompute, compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.oracle.check import check
+from tests.oracle.logs import Log
+from tests.oracle.read import read_logs
+from tests.oracle.report import Report
+from tests.oracle.rules import Rules
+
+
+def audit(
+    bootstrap_servers: str,
+    prefix: str,
+    group: str,
+    *,
+    stores: Path | None = None,
+    solver: str = "cg",
+    model_version: str | None = None,
+    tenant: str | None = None,
+    max_bytes: int = 65536,
+    counters: dict[tuple[str, str], int] | None = None,
+    acked: set[tuple[int, int]] | None = None,
+) -> Report:
+    """The report on a system at rest. See `tests.oracle.logs.Logs` for ``counters`` and ``acked``."""
+    logs = read_logs(bootstrap_servers, prefix, group, model_version=model_version, stores=stores)
+    logs.counters, logs.acked = counters, acked
+    rules = Rules.of_manifest(
+        logs.manifest,
+        partitions=len(logs.interactions),
+        tenant=tenant,
+        max_bytes=max_bytes,
+        invalid_items=_invalid(logs.catalogue),
+    )
+    return check(logs, rules, bitwise=solver == "cholesky")
+
+
+def _invalid(catalogue: Log) -> frozenset[str]:
+    states: dict[str, str] = {}
+    for records in catalogue.values():
+        for record in records:
+            if record.key is not None:
+                entry = json.loads(record.value) if record.value else {}
+                states[record.key.decode()] = entry.get("state", "active")
+    return frozenset(item_id for item_id, state in states.items() if state != "active")

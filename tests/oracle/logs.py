@@ -1,0 +1,52 @@
+"""Records of Kafka topics as plain values, and all that one comparison looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record as the broker has it; ``timestamp`` is the broker's, ms."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+Log = dict[int, list[LogRecord]]
+"""A topic: the records of each partition in offset order."""
+
+
+@dataclass(slots=True)
+class Logs:
+    """The topics of one system at rest, its committed offsets, and where known the stores and the worker's counters.
+
+    Only committed records: whatever an aborted or open transaction wrote is not in here.
+
+    Attributes:
+        manifest: the active generation's, as published.
+        items: item-factors.
+        catalogue: the items topic.
+        ends: of each topic (by the field's name here), the end offset of each partition.
+        stores: the rows of each partition's store, or what is wrong with it; None where no store is compared.
+        counters: the worker's own count by (outcome, reason), where it ran without a break.
+        acked: partition and offset of every event that the producer saw acknowledged.
+    """
+
+    manifest: bytes
+    interactions: Log
+    committed: dict[int, int]
+    user_state: Log
+    user_factors: Log
+    dead_letters: Log
+    items: Log
+    catalogue: Log = field(default_factory=dict)
+    ends: dict[str, dict[int, int]] = field(default_factory=dict)
+    stores: Mapping[int, dict[bytes, bytes] | str] | None = None
+    counters: dict[tuple[str, str], int] | None = None
+    acked: set[tuple[int, int]] | None = None

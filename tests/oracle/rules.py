@@ -1,0 +1,73 @@
+"""What the outcome of a log depends on besides the log: the manifest's policy, and how the worker was set up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+_DAY_MS = 24 * 60 * 60 * 1000
+
+POSITIVE = ("view", "click", "like", "cart", "watch_complete", "purchase")
+SUPPRESSING = ("hide", "dislike", "return")
+KNOWN_TYPES = (*POSITIVE, *SUPPRESSING, "report")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One generation's rules; the defaults are the product's documented ones."""
+
+    model_version: str
+    dimension: int
+    item_key: bytes
+    average_user: tuple[float, ...]
+    cut_offsets: dict[int, int] = field(default_factory=dict)
+    weights: dict[str, float] = field(
+        default_factory=lambda: dict(zip(POSITIVE, (0.5, 1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
+    )
+    half_life_ms: int = 30 * _DAY_MS
+    confidence: str = "log"
+    alpha: float = 5.0
+    ridge: float = 10.0
+    rhs: str = "c"
+    history_capacity: int = 128
+    keys_capacity: int = 64
+    keys_window_ms: int = 7 * _DAY_MS
+    lateness_ms: int = 7 * _DAY_MS
+    future_ms: int = 5 * 60 * 1000
+    window_ms: int = 90 * _DAY_MS
+    cap_item_strength: float = 0.0
+    cap_user_events_per_day: int = 0
+    norm_cap: float = 1000.0
+    suppress_capacity: int = 64
+    # Not in the manifest: the worker's own settings and the catalogue.
+    tenant: str | None = None
+    max_bytes: int = 65536
+    invalid_items: frozenset[str] = frozenset()
+    partitions: int = 1
+
+    @classmethod
+    def of_manifest(
+        cls,
+        manifest: bytes,
+        *,
+        partitions: int,
+        tenant: str | None = None,
+        max_bytes: int = 65536,
+        invalid_items: frozenset[str] = frozenset(),
+    ) -> Rules:
+        """The rules that a manifest, as published, lays down."""
+        data = json.loads(manifest)
+        policy = data.get("policy", {})
+        mine = {name: value for name, value in policy.items() if name in cls.__dataclass_fields__}
+        return cls(
+            model_version=data["model_version"],
+            dimension=data["dimension"],
+            item_key=bytes.fromhex(data["item_key"]),
+            average_user=tuple(data["average_user"]),
+            cut_offsets={int(number): offset for number, offset in data.get("cut_offsets", {}).items()},
+            partitions=partitions,
+            tenant=tenant,
+            max_bytes=max_bytes,
+            invalid_items=invalid_items,
+            **mine,
+        )
