@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from schemas.outcomes import OUTCOME_OF_REASON, Outcome, Reason
-from schemas.records import SUPPRESSING, CatalogueEntry, Interaction, Policy
+from schemas.records import DAY_MS, SUPPRESSING, CatalogueEntry, Interaction, Policy
 from streamer.errors import DataError
 from streamer.events.decode import decode
 from streamer.events.hashes import fingerprint, partition, request_hash
 from streamer.events.verdicts import Filtered, Rejected
+from streamer.factors.weigh import add_event, decay, event_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from streamer.events.record import Record
 
 Verdict = tuple[Outcome, Reason | None]
+_EFFECTIVE = (Outcome.APPLIED, Outcome.SUPPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,14 @@ def _named_user(value: bytes) -> bytes | None:
 class Log:
     """What was read.
 
-    events: applied and suppressed, in log order; nexts: the offset after each (0 from a file); outcomes: one count a
-    record; cut_offsets: partition -> first offset not read, empty from a file; sha256: of the values of ``events``.
+    events: applied and suppressed, in log order; requests, fingerprints: the idempotency key of each; nexts: the
+    offset after each (0 from a file); outcomes: one count a record; cut_offsets: partition -> first offset not read,
+    empty from a file; sha256: of the values of ``events``.
     """
 
     events: list[Interaction] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+    fingerprints: list[int] = field(default_factory=list)
     nexts: list[int] = field(default_factory=list)
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     cut_offsets: dict[str, int] = field(default_factory=dict)
@@ -137,6 +142,8 @@ class _Judge:
         self._now = now
         self._lateness = policy.lateness_ms if judge_lateness else None
         self._requests: dict[int, int] = {}
+        self._days: dict[str, tuple[int, int]] = {}
+        self._strengths: dict[tuple[str, str], tuple[float, int]] = {}
 
     def collect(
         self,
@@ -146,30 +153,63 @@ class _Judge:
         """Everything that has an effect, and a count of everything."""
         log, digest = Log(), hashlib.sha256()
         for record, event in judged:
-            if isinstance(event, Interaction):
-                verdict = self._verdict(event, self._now(record))
-                if verdict[0] in (Outcome.APPLIED, Outcome.SUPPRESSED):
-                    log.events.append(event)
-                    log.nexts.append(next_offset(record))
-                    digest.update(record.value or b"")
-                    digest.update(b"\n")
-            else:
-                verdict = (OUTCOME_OF_REASON[event.reason], event.reason)
+            if not isinstance(event, Interaction):
+                log.outcomes[OUTCOME_OF_REASON[event.reason], event.reason] += 1
+                continue
+            request = request_hash(event.tenant, event.user_id, event.request_id)
+            payload = fingerprint(event)
+            verdict = self._verdict(event, request, payload, self._now(record))
             log.outcomes[verdict] += 1
+            if verdict[0] in _EFFECTIVE:
+                self._requests[request] = payload
+                log.events.append(event)
+                log.requests.append(request)
+                log.fingerprints.append(payload)
+                log.nexts.append(next_offset(record))
+                digest.update(record.value or b"")
+                digest.update(b"\n")
         log.sha256 = digest.hexdigest()
         return log
 
-    def _verdict(self, event: Interaction, now: int) -> Verdict:
-        request, payload = request_hash(event.tenant, event.user_id, event.request_id), fingerprint(event)
-        seen = self._requests.get(request)
+    def _verdict(self, event: Interaction, request: int, payload: int, now: int) -> Verdict:
+        seen, policy = self._requests.get(request), self._policy
         if seen is not None:
             return (Outcome.DUPLICATE if seen == payload else Outcome.CONFLICT), None
-        if event.timestamp < now - self._policy.window_ms:
+        suppressing = event.event_type in SUPPRESSING
+        if not suppressing and self._capped(event):
+            return Outcome.FILTERED, Reason.CAPPED
+        if event.timestamp < now - policy.window_ms:
             return Outcome.FILTERED, Reason.OUTSIDE_WINDOW
         if self._lateness is not None and event.timestamp < now - self._lateness:
             return Outcome.LATE, None
-        self._requests[request] = payload
-        return (Outcome.SUPPRESSED if event.event_type in SUPPRESSING else Outcome.APPLIED), None
+        if suppressing:
+            return Outcome.SUPPRESSED, None
+        self._count(event)
+        return Outcome.APPLIED, None
+
+    def _capped(self, event: Interaction) -> bool:
+        """Whether a positive event is beyond a cap: strength of the item for the user, events of the user's day."""
+        policy = self._policy
+        if policy.cap_user_events_per_day:
+            day, count = self._days.get(event.user_id, (-1, 0))
+            if day == event.timestamp // DAY_MS and count >= policy.cap_user_events_per_day:
+                return True
+        strength, time = self._strengths.get((event.user_id, event.item_id), (0.0, event.timestamp))
+        faded = strength * decay(max(event.timestamp - time, 0), policy.half_life_ms)
+        return policy.cap_item_strength > 0 and faded >= policy.cap_item_strength
+
+    def _count(self, event: Interaction) -> None:
+        """Remember what the caps need; nothing where there are none."""
+        policy, at = self._policy, event.timestamp
+        if policy.cap_user_events_per_day:
+            day, count = self._days.get(event.user_id, (-1, 0))
+            today = at // DAY_MS
+            self._days[event.user_id] = (max(day, today), 1 if today > day else count + (today == day))
+        if policy.cap_item_strength:
+            pair = (event.user_id, event.item_id)
+            strength, time = self._strengths.get(pair, (0.0, at))
+            weight = event_weight(policy.weights, event.event_type, event.value)
+            self._strengths[pair] = add_event(strength, time, weight, at, policy.half_life_ms)
 
 
 def read_catalogue(path: str) -> dict[str, CatalogueEntry]:

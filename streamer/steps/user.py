@@ -204,13 +204,18 @@ class UserStep:
             effects.facts["solve_iterations"] = float(solution.iterations)
             effects.facts["solve_fallbacks"] = float(solution.fallbacks)
             return solution.vectors, solution.empty
-        vectors = np.stack(
-            [
-                solve_cholesky(self._items.space, row, c, self._policy.rhs)
-                for row, c in zip(index, confidence, strict=True)
-            ]
-        )
+        exact = [self._exact(row, c) for row, c in zip(index, confidence, strict=True)]
+        vectors = np.stack(exact)
         return vectors, ~(index >= 0).any(axis=1)
+
+    def _exact(
+        self, index: npt.NDArray[np.int32], confidence: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
+        try:
+            return solve_cholesky(self._items.space, index, confidence, self._policy.rhs)
+        except (ValueError, np.linalg.LinAlgError):
+            # A system with a bad number has no solution: the guard sees it and keeps the last good vector.
+            return np.full(self._items.space.dimension, np.nan, np.float32)
 
     def _publish(self, batch: UserBatch, users: UserRows, folded: Folded, effects: Effects) -> None:
         touched = folded.touched

@@ -1,8 +1,9 @@
 """A Prometheus histogram that takes a whole batch of values at once.
 
-`prometheus_client.Histogram.observe` costs a lock and a walk over the buckets for each value, a microsecond or
-two; at tens of thousands of events a second that is a share of the core. Here numpy sorts a batch into the buckets
-in one call, and the registry asks for the counts at a scrape through the public collector interface.
+`prometheus_client.Histogram.observe` costs a lock and a walk over the buckets for each value, a microsecond
+or two; at tens of thousands of events a second that is a share of the core. Here numpy sorts a batch into
+the buckets in one call, and the registry asks for the counts at a scrape through the public collector
+interface.
 """
 
 from collections.abc import Iterable, Sequence

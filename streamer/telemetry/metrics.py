@@ -1,7 +1,8 @@
 """Every metric of the worker, declared in one place; no label ever holds a user, item or request id.
 
-Methods take a batch at a time, so that counting costs the hot path next to nothing. A gauge that nothing has measured
-yet is NaN, never a zero that looks like a measurement. `ops/` has the alerts and dashboards that read them.
+Methods take a batch at a time, so that counting costs the hot path next to nothing. A gauge that nothing
+has measured yet is NaN, never a zero that looks like a measurement. `ops/` has the alerts and dashboards
+that read them.
 """
 
 import math
@@ -17,7 +18,7 @@ from schemas.outcomes import OUTCOME_OF_REASON, Outcome, Reason
 from streamer.telemetry.histogram import BatchHistogram
 
 # One `_created` series for each counter would double the scrape and say nothing that `up` does not.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _LATENCY_BOUNDS = (
     *(0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08),
@@ -54,7 +55,7 @@ class RecentRatio:
 
 
 class Metrics:
-    """The metrics on a registry of one's own; attributes are set directly where a method would add nothing."""
+    """The metrics, on a registry of one's own; public attributes are gauges to set."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = CollectorRegistry() if registry is None else registry
@@ -118,24 +119,35 @@ class Metrics:
         self._cold_start_ratio = gauge(
             "cold_start_ratio", "Share of recently refreshed users without any known item in their history."
         )
-        self.matrix_density = gauge("matrix_density", "Known items in a user's history over all items, recently.")
+        self.matrix_density = gauge(
+            "matrix_density", "Known items in a user's history over all items, recently."
+        )
         self.top_item_share = gauge("top_item_share", "Share of recent events on the busiest item.")
         self.vector_coverage = gauge("vector_coverage", "Share of known ids that have a vector.", "kind")
         self._dedupe_hits = counter("dedupe_hits_total", "Records whose request id was already there.")
         self._store_rebuild = counter(
-            "store_rebuild_total", "Local stores wiped or set aside and restored from the changelog.", "reason"
+            "store_rebuild_total",
+            "Local stores wiped or set aside and restored from the changelog.",
+            "reason",
         )
         self.store_rows = gauge("store_rows", "Rows in the local stores.")
-        self.restore_progress = gauge("restore_progress", "Share of the local state that is restored, 0 to 1.")
+        self.restore_progress = gauge(
+            "restore_progress", "Share of the local state that is restored, 0 to 1."
+        )
         self._model_info = gauge("model_info", "The model generation served: 1.", "model_version")
         self.model_traffic_ratio = gauge(
             "model_traffic_ratio", "Share of users served by a model.", "model_version"
         )
         self.alignment_residual = gauge(
-            "alignment_residual", "Relative residual after a new generation was turned into the old one's space."
+            "alignment_residual",
+            "Relative residual after a new generation was turned into the old one's space.",
         )
-        self.prequential_recall = gauge("prequential_recall", "Recall@10 of test-then-learn, recently.", "model")
-        self.drift_psi = gauge("drift_psi", "Population stability index against the training data.", "feature")
+        self.prequential_recall = gauge(
+            "prequential_recall", "Recall@10 of test-then-learn, recently.", "model"
+        )
+        self.drift_psi = gauge(
+            "drift_psi", "Population stability index against the training data.", "feature"
+        )
         build = gauge("build_info", "What runs: 1.", "version", "python")
 
         for outcome, reason in _endings():
@@ -216,7 +228,7 @@ def code_version() -> str:
 
 
 def _endings() -> list[tuple[str, str]]:
-    """Every outcome with every reason that it can have: each series is there, at 0, before the first event."""
+    """Every outcome with each of its reasons, so that each series is there, at 0, before the first event."""
     with_reason = [(outcome.value, reason.value) for reason, outcome in OUTCOME_OF_REASON.items()]
     bare = [outcome.value for outcome in Outcome if outcome not in OUTCOME_OF_REASON.values()]
     return with_reason + [(outcome, "") for outcome in bare]

@@ -83,8 +83,8 @@ def _check_rows(number: int, changelog: Changelog, done: Replay, rules: Rules, r
             expected = states.get(revision.row.source_next)
             if expected is None:
                 report.found(
-                    f"rows: {_name(number, key)} version {revision.row.version} claims an effect of the event before"
-                    f" {revision.row.source_next}, which had none"
+                    f"rows: {_name(number, key)} version {revision.row.version} claims an effect of the"
+                    f" event before {revision.row.source_next}, which had none"
                 )
             else:
                 _compare_row(_name(number, key), revision, expected, rules, report)
@@ -98,7 +98,10 @@ def _check_rows(number: int, changelog: Changelog, done: Replay, rules: Rules, r
 def _compare_row(name: str, revision: Revision, expected: UserRow, rules: Rules, report: Report) -> None:
     got = revision.row
     want = UserRow(
-        got.vector, got.epochs, version=got.version, **{field: getattr(expected, field) for field in _COMPARED}
+        got.vector,
+        got.epochs,
+        version=got.version,
+        **{field: getattr(expected, field) for field in _COMPARED},
     )
     if encode(want, rules.history_capacity, rules.keys_capacity) == revision.data:
         return
@@ -140,8 +143,8 @@ def _check_vectors(
             report.worst_error = max(report.worst_error, error if np.isfinite(error) else float("inf"))
             if bitwise or not error <= CG_TOLERANCE:
                 report.found(
-                    f"vectors: {_name(number, key)} version {revision.row.version} is not the solve of its history"
-                    f" (relative error {error:.1e})"
+                    f"vectors: {_name(number, key)} version {revision.row.version} is not the solve of its"
+                    f" history (relative error {error:.1e})"
                 )
 
 
@@ -149,7 +152,7 @@ def _check_offsets(number: int, changelog: Changelog, logs: Logs, rules: Rules, 
     committed = logs.committed.get(number)
     if committed != changelog.marker:
         report.found(
-            f"offsets: partition {number} committed {committed}, its changelog accounts for {changelog.marker}"
+            f"offsets: partition {number} committed {committed}, its changelog says {changelog.marker}"
         )
     if committed is None and any(True for _ in logs.interactions.get(number, [])):
         report.found(f"offsets: partition {number} has records and no committed offset")
@@ -183,14 +186,17 @@ def _check_counters(logs: Logs, report: Report) -> None:
     for outcome in sorted(counted.keys() | expected.keys()):
         if counted[outcome] != expected[outcome]:
             report.found(
-                f"outcomes: the worker counted {counted[outcome]} of {'/'.join(outcome)}, there are {expected[outcome]}"
+                f"outcomes: the worker counted {counted[outcome]} of {'/'.join(outcome)},"
+                f" there are {expected[outcome]}"
             )
 
 
 def _check_acked(logs: Logs, report: Report) -> None:
     if logs.acked is None:
         return
-    there = {(record.partition, record.offset) for records in logs.interactions.values() for record in records}
+    there = {
+        (record.partition, record.offset) for records in logs.interactions.values() for record in records
+    }
     for number, offset in sorted(logs.acked - there):
         report.found(f"offsets: the acknowledged event {number}/{offset} is not in the log")
     for number, offset in sorted(logs.acked):

@@ -25,7 +25,10 @@ def check_factors(
             published.setdefault(record.key, []).append(body)
     report.published += sum(map(len, published.values()))
     rows = {
-        key: {row.version: row for row in [*_start(changelog, key), *(one.row for one in changelog.revisions.get(key, []))]}
+        key: {
+            row.version: row
+            for row in [*_start(changelog, key), *(one.row for one in changelog.revisions.get(key, []))]
+        }
         for key in changelog.starts.keys() | changelog.revisions.keys()
     }
     for key in sorted(rows.keys() | published.keys()):
@@ -35,7 +38,9 @@ def check_factors(
         expected = sorted(rows.get(key, {}))
         if versions != expected and versions != [one for one in expected if one in versions]:
             report.found(f"versions: {name} was published in versions {_few(versions)}, not {_few(expected)}")
-        missing = [one.row.version for one in changelog.revisions.get(key, []) if one.row.version not in versions]
+        missing = [
+            one.row.version for one in changelog.revisions.get(key, []) if one.row.version not in versions
+        ]
         if missing:
             report.found(f"factors: {name} never was published in versions {_few(missing)}")
         for body in bodies:
@@ -59,9 +64,7 @@ def _body(record: LogRecord, number: int, report: Report) -> dict[str, Any] | No
     return body
 
 
-def _compare(
-    name: str, key: bytes, body: dict[str, Any], row: UserRow, rules: Rules, report: Report
-) -> None:
+def _compare(name: str, key: bytes, body: dict[str, Any], row: UserRow, rules: Rules, report: Report) -> None:
     suppressed = [one.item_id for one in row.suppressed or [] if one.until >= one.positive]
     expected: dict[str, object] = {
         "id": key.decode(),
@@ -80,7 +83,9 @@ def _compare(
     if row.source_next and body.get("items_epoch") != row.epochs:
         differing.append("items_epoch")
     if differing:
-        report.found(f"factors: {name} version {row.version} was published with another {', '.join(differing)}")
+        report.found(
+            f"factors: {name} version {row.version} was published with another {', '.join(differing)}"
+        )
 
 
 def _few(numbers: list[Any]) -> str:

@@ -16,7 +16,7 @@ Outcome = tuple[str, str]
 
 
 def apply_event(row: UserRow, event: dict[str, Any], offset: int, received: int, rules: Rules) -> Outcome:
-    """Apply one event that nothing stateless keeps out; the row changes only if it is applied or suppressed."""
+    """Apply one event that nothing stateless keeps out; the row changes if it is applied or suppressed."""
     at = event["timestamp"]
     request = request_hash(event.get("tenant"), event["user_id"], event["request_id"])
     key = Key(request, fingerprint(event), at // 1000)
@@ -80,7 +80,7 @@ def _count(row: UserRow, at: int) -> None:
 
 
 def _weigh(row: UserRow, item: int, at: int, weight: float, rules: Rules) -> None:
-    """Into the item's entry; a new item of a full history takes the place of the oldest, or is itself the oldest."""
+    """Into the item's entry; a new item of a full history takes the place of the oldest, or is the oldest."""
     for entry in row.history:
         if entry.item == item:
             entry.strength, entry.time = add_event(entry.strength, entry.time, weight, at, rules.half_life_ms)
@@ -112,7 +112,7 @@ def _suppress(row: UserRow, event: dict[str, Any], item: int, rules: Rules) -> N
 
 
 def _voided(row: UserRow, item: int, at: int) -> bool:
-    """Note a positive event on a suppressed item; true if a later return has taken the event's strength away."""
+    """Note a positive event on a suppressed item; true if a later return took the event's strength away."""
     found = _suppression(row, item)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""Decide what becomes of one record, as far as that needs no user row; from the specification, slow and plain."""
+"""What becomes of one record, as far as that takes no user row; slow, plain, from the specification."""
 
 from __future__ import annotations
 
@@ -29,8 +29,13 @@ class _Bad:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """refused: a dead letter's reason that stands whatever the row says; else ``event`` in normal form, and
-    ``withheld``: a reason that counts only after wrong_partition was ruled out ("" for none)."""
+    """The verdict so far.
+
+    Attributes:
+        refused: a dead letter's reason that stands whatever the row says.
+        event: else the event in normal form.
+        withheld: a reason that counts only after wrong_partition was ruled out ("" for none).
+    """
 
     refused: str = ""
     event: dict[str, Any] | None = None
@@ -66,7 +71,7 @@ def _read(record: LogRecord, rules: Rules) -> dict[str, Any]:
     value = record.value
     if value is not None and len(value) > rules.max_bytes:
         raise Refusal("too_large")
-    event = _unwrap(_parse(value), {name: content for name, content in record.headers})
+    event = _unwrap(_parse(value), dict(record.headers))
     if not isinstance(event, dict):
         raise Refusal("schema")
     kind = event.get("event_type")
@@ -169,12 +174,14 @@ def _normal(event: dict[str, Any]) -> dict[str, Any]:
         normal["schema_version"] = _require(version, isinstance(version, _Bad) or version == 1)
     context = event.get("context")
     if context is not None:
-        flat = isinstance(context, dict) and not any(isinstance(part, dict | list) for part in context.values())
+        flat = isinstance(context, dict) and not any(
+            isinstance(part, dict | list) for part in context.values()
+        )
         normal["context"] = _require(context, flat)
     return normal
 
 
-def _require(value: Any, good: bool) -> Any:  # noqa: ANN401  # whatever JSON holds
+def _require(value: Any, good: bool) -> Any:
     if not good:
         raise Refusal("schema")
     return value
@@ -187,7 +194,9 @@ def _text(value: object, longest: int) -> object:
 def _whole(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         return int(value) if int(value) in _INT64 else _Bad()
-    return _require(value, isinstance(value, _Bad) or (isinstance(value, int) and not isinstance(value, bool)))
+    return _require(
+        value, isinstance(value, _Bad) or (isinstance(value, int) and not isinstance(value, bool))
+    )
 
 
 def _positive(value: object) -> object:
@@ -206,7 +215,9 @@ def _time(value: object) -> object:
 
 
 def _rfc3339(text: str) -> int:
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
+    match = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII
+    )
     if match is None:
         raise Refusal("schema")
     day, hour, minute, second, fraction, zone = match.groups()

@@ -24,7 +24,7 @@ Log = dict[int, list[LogRecord]]
 
 @dataclass(slots=True)
 class Logs:
-    """The topics of one system at rest, its committed offsets, and where known the stores and the worker's counters.
+    """The topics of one system at rest, its committed offsets, and where known its stores and its counters.
 
     Only committed records: whatever an aborted or open transaction wrote is not in here.
 

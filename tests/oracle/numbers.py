@@ -1,8 +1,8 @@
 """The arithmetic of strengths and confidences, written from the specification, one number at a time.
 
-    decay      2^(-age / half_life), made of IEEE + - * / and exact scaling only
-    strength   newer event:  s = f32(s * decay(t - time) + w), time = t
-               older event:  s = f32(s + w * decay(time - t))
+decay      2^(-age / half_life), made of IEEE + - * / and exact scaling only
+strength   newer event:  s = f32(s * decay(t - time) + w), time = t
+           older event:  s = f32(s + w * decay(time - t))
 """
 
 from __future__ import annotations
@@ -48,19 +48,15 @@ def to_float32(value: float) -> float:
     return float(np.float32(min(value, _FLOAT32_MAX)))
 
 
-def add_event(
-    strength: float, time: int, weight: float, at: int, half_life_ms: int
-) -> tuple[float, int]:
+def add_event(strength: float, time: int, weight: float, at: int, half_life_ms: int) -> tuple[float, int]:
     """An entry's (strength, time) after one more event."""
     if at >= time:
         return to_float32(strength * decay(at - time, half_life_ms) + weight), at
     return to_float32(strength + weight * decay(time - at, half_life_ms)), time
 
 
-def confidences(
-    strengths: list[float], form: str, alpha: float
-) -> npt.NDArray[np.float64]:
-    """c >= 1 of decayed strengths; the logarithm is numpy's, as in every implementation."""
+def confidences(strengths: list[float], form: str, alpha: float) -> npt.NDArray[np.float64]:
+    """Confidences c >= 1 of decayed strengths; the logarithm is numpy's, as in every implementation."""
     r = np.array(strengths, np.float64)
     if form == "log":
         c = 1.0 + alpha * np.log1p(r)

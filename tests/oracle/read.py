@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from rocksdict import AccessType, Options, Rdict
@@ -13,7 +14,12 @@ _SECONDS = 30.0
 
 
 def read_logs(
-    bootstrap_servers: str, prefix: str, group: str, *, model_version: str | None = None, stores: Path | None = None
+    bootstrap_servers: str,
+    prefix: str,
+    group: str,
+    *,
+    model_version: str | None = None,
+    stores: Path | None = None,
 ) -> Logs:
     """Everything committed, of every topic that a comparison looks at.
 
@@ -35,7 +41,15 @@ def read_logs(
         }
     )
     try:
-        topics = ("interactions", "user-state", "user-factors", "dead-letters", "item-factors", "items", "models")
+        topics = (
+            "interactions",
+            "user-state",
+            "user-factors",
+            "dead-letters",
+            "item-factors",
+            "items",
+            "models",
+        )
         logs = {name: _read(consumer, f"{prefix}{name}") for name in topics}
         committed = _committed(consumer, f"{prefix}interactions", list(logs["interactions"]))
         ends = {"interactions": _ends(consumer, f"{prefix}interactions", list(logs["interactions"]))}
@@ -51,7 +65,9 @@ def read_logs(
         items=logs["item-factors"],
         catalogue=logs["items"],
         ends=ends,
-        stores=None if stores is None else _stores(stores, f"{prefix}interactions", list(logs["interactions"])),
+        stores=None
+        if stores is None
+        else _stores(stores, f"{prefix}interactions", list(logs["interactions"])),
     )
 
 
@@ -87,7 +103,10 @@ def _read(consumer: Consumer, topic: str) -> Log:
     while left:
         messages = consumer.consume(10_000, timeout=_SECONDS)
         if not messages:
-            raise TimeoutError(f"partitions {sorted(left)} of {topic} did not reach their end in {_SECONDS} s")
+            raise TimeoutError(
+                f"partitions {sorted(left)} of {topic} did not reach their end in {_SECONDS} s"
+            )
+        message: Any
         for message in messages:
             error = message.error()
             if error is not None:
@@ -95,18 +114,20 @@ def _read(consumer: Consumer, topic: str) -> Log:
                     raise KafkaException(error)
                 left.discard(message.partition())
                 continue
-            log[message.partition()].append(
-                LogRecord(
-                    message.partition(),
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    message.timestamp()[1],
-                    tuple(message.headers() or ()),
-                )
-            )
+            log[message.partition()].append(_record(message))
     consumer.unassign()
     return log
+
+
+def _record(message: Any) -> LogRecord:  # its accessors are typed as if each could be None
+    return LogRecord(
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        message.timestamp()[1],
+        tuple(message.headers() or ()),
+    )
 
 
 def _committed(consumer: Consumer, topic: str, numbers: list[int]) -> dict[int, int]:
@@ -135,7 +156,10 @@ def read_store(path: Path) -> dict[bytes, bytes] | str:
     options = Options(raw_mode=True)
     try:
         rows = Rdict(
-            str(path), options, column_families={"meta": Options(raw_mode=True)}, access_type=AccessType.read_only()
+            str(path),
+            options,
+            column_families={"meta": Options(raw_mode=True)},
+            access_type=AccessType.read_only(),
         )
     except Exception as problem:  # noqa: BLE001  # the library raises bare exceptions
         return f"can't be opened: {problem}"

@@ -1,4 +1,4 @@
-"""Recompute one partition from its input: outcomes, dead letters, and the row that each user must have when."""
+"""Recompute one partition from its input: outcomes, dead letters, and every row that a user must have had."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ _EFFECTS = ("applied", "suppressed")
 
 @dataclass(slots=True)
 class Replay:
-    """outcomes: count by (outcome, reason); dead_letters: offset -> reason; states: user -> source_next -> the row
-    after that event with an effect (without version, vector and epochs); applied: events applied, by item."""
+    """What a partition's input comes to.
+
+    Attributes:
+        outcomes: records by (outcome, reason).
+        dead_letters: offset -> reason.
+        states: user -> source_next -> the row after that event (without version, vector and epochs).
+        applied: events applied, by item.
+    """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     dead_letters: dict[int, str] = field(default_factory=dict)

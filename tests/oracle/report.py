@@ -44,10 +44,9 @@ class Report:
         )
         lines = [
             f"{self.records} records: {outcomes or 'none'}",
-            f"{self.users} users, {self.revisions} revisions, {self.published} published vectors,"
-            f" {self.dead_letters} dead letters, {self.store_rows} store rows compared",
-            f"{self.vectors} vectors solved anew: {self.bitwise} bitwise equal, worst relative error"
-            f" {self.worst_error:.1e}",
+            f"{self.users} users, {self.revisions} revisions, {self.published} published vectors compared",
+            f"{self.dead_letters} dead letters, {self.store_rows} store rows compared",
+            f"{self.vectors} solves: {self.bitwise} bitwise, worst relative error {self.worst_error:.1e}",
             *(f"VIOLATION {line}" for line in self.violations[:_SHOWN]),
         ]
         if len(self.violations) > _SHOWN:

@@ -1,4 +1,4 @@
-"""The changelog of one partition, read as the revisions of each key; what its order alone can show is checked here."""
+"""The changelog of one partition as the revisions of each key, and the checks of its order alone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ class Revision:
 
 @dataclass(slots=True)
 class Changelog:
-    """starts: rows that were bootstrapped, before the first marker; revisions: by key, what the worker wrote after;
-    newest: the newest bytes of every key; marker: the last marker's source offset."""
+    """One partition's changelog.
+
+    Attributes:
+        starts: rows that were bootstrapped, before the first marker.
+        revisions: by key, what the worker wrote after.
+        newest: the newest bytes of every key.
+        marker: the last marker's source offset.
+    """
 
     starts: dict[bytes, UserRow] = field(default_factory=dict)
     revisions: dict[bytes, list[Revision]] = field(default_factory=dict)
@@ -38,7 +44,7 @@ class Changelog:
 def read_changelog(records: list[LogRecord], number: int, rules: Rules, report: Report) -> Changelog:
     """Read one partition; bad rows, version gaps and transactions out of order become violations."""
     out = Changelog()
-    first_marker = next((record.offset for record in records if record.key == b""), None)
+    cut = rules.cut_offsets.get(number, 0)
     pending: list[Revision] = []
     for record in records:
         if record.key == b"":
@@ -50,7 +56,8 @@ def read_changelog(records: list[LogRecord], number: int, rules: Rules, report: 
             continue
         assert record.key is not None
         out.newest[record.key] = revision.data
-        if first_marker is None or record.offset < first_marker and not _is_first_batch(revision):
+        # The first transaction's rows precede the first marker too; bootstrapped ones have read no input.
+        if out.marker is None and revision.row.source_next <= cut:
             out.starts[record.key] = revision.row
             continue
         before = out.revisions.setdefault(record.key, [])
@@ -58,19 +65,14 @@ def read_changelog(records: list[LogRecord], number: int, rules: Rules, report: 
         last = before[-1].row.version if before else start.version if start else 0
         if revision.row.version != last + 1:
             report.found(
-                f"versions: user {record.key.decode(errors='replace')!r} of partition {number} goes from version"
-                f" {last} to {revision.row.version} in the changelog"
+                f"versions: user {record.key.decode(errors='replace')!r} of partition {number} goes from"
+                f" version {last} to {revision.row.version} in the changelog"
             )
         before.append(revision)
         pending.append(revision)
     if pending:
         report.found(f"rows: the changelog of partition {number} ends with {len(pending)} rows and no marker")
     return out
-
-
-def _is_first_batch(revision: Revision) -> bool:
-    """A row written by the first transaction stands before the first marker too; bootstrapped rows have no source."""
-    return revision.row.source_next > 0
 
 
 def _read_marker(

@@ -127,7 +127,23 @@ def parse(data: bytes, dimension: int, history_capacity: int, keys_capacity: int
     if len(data) < _HEAD.size:
         raise RowError(f"{len(data)} bytes are no row")
     head = _HEAD.unpack_from(data)
-    form, kind, k, entries, keys, epochs, key_head, extras, generation, version, events, at, after, day, count = head
+    (
+        form,
+        kind,
+        k,
+        entries,
+        keys,
+        epochs,
+        key_head,
+        extras,
+        generation,
+        version,
+        events,
+        at,
+        after,
+        day,
+        count,
+    ) = head
     if (form, kind, k) != (_FORMAT, _USER, dimension):
         raise RowError(f"format {form}, kind {kind}, dimension {k} instead of 1, 1, {dimension}")
     slots, ring = size_class(entries, keys, history_capacity, keys_capacity)

@@ -1,4 +1,4 @@
-"""What the outcome of a log depends on besides the log: the manifest's policy, and how the worker was set up."""
+"""What the outcome of a log depends on besides the log: the manifest's policy and the worker's set-up."""
 
 from __future__ import annotations
 

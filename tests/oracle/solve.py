@@ -15,8 +15,6 @@ from tests.oracle.numbers import confidences, decay
 from tests.oracle.rowbytes import UserRow
 from tests.oracle.rules import Rules
 
-_BLOCK = 8192
-
 
 @dataclass(frozen=True, slots=True)
 class ItemMatrix:
@@ -28,7 +26,7 @@ class ItemMatrix:
 
 
 def item_matrix(items: Log, rules: Rules) -> ItemMatrix:
-    """The newest vector of each item; the Gramian is summed in blocks of 8192 rows in the order of the ids.
+    """The newest vector of each item, and the Gramian as one product of the rows in the order of the ids.
 
     Float64 sums depend on their order in the last bit: this order is the one that everybody can repeat.
     """
@@ -39,10 +37,8 @@ def item_matrix(items: Log, rules: Rules) -> ItemMatrix:
                 newest[record.key.decode()] = json.loads(record.value)["vector"]
     ids = sorted(newest)
     vectors = np.array([newest[item_id] for item_id in ids], np.float32).reshape(len(ids), rules.dimension)
-    gramian = np.zeros((rules.dimension, rules.dimension))
-    for start in range(0, len(ids), _BLOCK):
-        block = vectors[start : start + _BLOCK].astype(np.float64)
-        gramian += block.T @ block
+    exact = vectors.astype(np.float64)
+    gramian = exact.T @ exact
     return ItemMatrix(
         vectors, {item_hash(item_id, rules.item_key): row for row, item_id in enumerate(ids)}, gramian
     )

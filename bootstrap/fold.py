@@ -1,0 +1,132 @@
+"""Fold the log into every user's row, with the stream's own history function.
+
+What the stream decides event by event about suppression is order-free at its best, and here the whole log is known: an
+item is suppressed while its newest suppressing event is not older than its newest positive one, and a return voids the
+strength of events up to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from bootstrap.columns import POSITIVE, RETURNED, Columns
+from bootstrap.model import Users
+from schemas.layouts import Suppression
+from schemas.records import DAY_MS
+from streamer.factors.history import fold_users
+
+if TYPE_CHECKING:
+    from schemas.records import Policy
+
+I64 = npt.NDArray[np.int64]
+Index = npt.NDArray[np.intp]
+
+# Users a pass: a pass needs 20 bytes a user and history slot.
+_USERS = 1 << 16
+
+
+def fold(columns: Columns, policy: Policy) -> Users:
+    """Every user's history, counters, idempotency keys and suppressed items."""
+    suppressed, voided = _suppressed(columns, policy.suppress_capacity)
+    positive = columns.kind == POSITIVE
+    weighed = np.flatnonzero(positive & ~voided)
+    n = len(columns.user_ids)
+    applied, user, at = np.bincount(columns.user[positive], minlength=n), columns.user, columns.at
+    newest, after = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    np.maximum.at(newest, user, at)
+    np.maximum.at(after, user, columns.after)
+    day = np.zeros(n, np.int64)
+    np.maximum.at(day, user[positive], at[positive] // DAY_MS)
+    on_day = positive & (at // DAY_MS == day[user])
+    return Users(
+        ids=columns.user_ids,
+        events=applied.astype(np.int64),
+        event_time=newest,
+        source_next=after,
+        cap_day=day.astype(np.uint32),
+        cap_count=np.bincount(user[on_day], minlength=n).astype(np.uint32),
+        suppressed=suppressed,
+        **_histories(columns, weighed, policy),
+        **_keys(columns, policy.keys_capacity),
+    )
+
+
+def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, npt.NDArray[np.generic]]:
+    """The history columns of `Users`, a pass of users at a time."""
+    n = len(columns.user_ids)
+    order = events[np.argsort(columns.user[events], kind="stable")]
+    bounds = np.searchsorted(columns.user[order], np.arange(0, n + _USERS, _USERS))
+    counts, items, times, strengths = [np.zeros(1, np.int64)], [], [], []
+    for first, lower, upper in zip(range(0, n, _USERS), bounds, bounds[1:], strict=False):
+        part = order[lower:upper]
+        folded = fold_users(
+            columns.user[part] - first,
+            columns.hashes[columns.item[part]],
+            columns.weight[part],
+            columns.at[part],
+            users=min(_USERS, n - first),
+            capacity=policy.history_capacity,
+            half_life_ms=policy.half_life_ms,
+        )
+        used = np.arange(folded.items.shape[1]) < folded.count[:, None]
+        counts.append(folded.count)
+        items.append(folded.items[used])
+        times.append(folded.time[used])
+        strengths.append(folded.strength[used])
+    return {
+        "history_start": np.cumsum(np.concatenate(counts)),
+        "item": np.concatenate([np.zeros(0, np.uint64), *items]),
+        "time": np.concatenate([np.zeros(0, np.int64), *times]),
+        "strength": np.concatenate([np.zeros(0, np.float32), *strengths]),
+    }
+
+
+def _keys(columns: Columns, capacity: int) -> dict[str, npt.NDArray[np.generic]]:
+    """The idempotency keys of each user's last events, in the slots of the stream's ring."""
+    n = len(columns.user_ids)
+    order = np.argsort(columns.user, kind="stable")
+    user = columns.user[order]
+    total = np.bincount(user, minlength=n)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(total) - total, total)
+    kept = rank >= total[user] - capacity
+    order, user, slot = order[kept], user[kept], rank[kept] % capacity
+    order = order[np.lexsort((slot, user))]
+    return {
+        "key_start": np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(total, capacity))]),
+        "key_head": (total % capacity).astype(np.uint16),
+        "request": columns.request[order],
+        "fingerprint": columns.fingerprint[order],
+        "key_time": (columns.at[order] // 1000).astype(np.uint32),
+    }
+
+
+def _suppressed(columns: Columns, capacity: int) -> tuple[dict[int, tuple[Suppression, ...]], npt.NDArray[np.bool_]]:
+    """Each user's suppression set, by item id as the stream keeps it; and which positive events a return voids."""
+    voided = np.zeros(len(columns), bool)
+    found: dict[tuple[int, int], list[int]] = {}
+    for event in np.flatnonzero(columns.kind != POSITIVE).tolist():
+        pair = (int(columns.user[event]), int(columns.item[event]))
+        entry, at = found.setdefault(pair, [0, 0, 0]), int(columns.at[event])
+        entry[0] = max(entry[0], at)
+        entry[1] = max(entry[1], at if columns.kind[event] == RETURNED else 0)
+    if not found:
+        return {}, voided
+    concerned = np.isin(columns.user, np.unique([user for user, _ in found])) & (columns.kind == POSITIVE)
+    for event in np.flatnonzero(concerned).tolist():
+        entry_or_none = found.get((int(columns.user[event]), int(columns.item[event])))
+        if entry_or_none is not None:
+            entry_or_none[2] = max(entry_or_none[2], int(columns.at[event]))
+            voided[event] = columns.at[event] <= entry_or_none[1]
+    sets: dict[int, list[Suppression]] = {}
+    for (user, item), (until, void, positive) in found.items():
+        suppression = Suppression(columns.item_ids[item], int(columns.hashes[item]), until, void, positive)
+        sets.setdefault(user, []).append(suppression)
+    return {user: _bounded(entries, capacity) for user, entries in sets.items()}, voided
+
+
+def _bounded(entries: list[Suppression], capacity: int) -> tuple[Suppression, ...]:
+    newest = sorted(entries, key=lambda entry: (entry.until, entry.item))[-capacity:]
+    return tuple(sorted(newest, key=lambda entry: entry.item_id))

@@ -1,0 +1,76 @@
+"""The confidence matrix of all histories, weighed by the stream's own functions, once for each side.
+
+A user's ages count from the newest entry of that user's history, exactly as in the stream; an item's count from the
+training cut, the newest event of the log, since its users stopped at different times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from streamer.factors.weigh import confidence_array, strength_at
+
+if TYPE_CHECKING:
+    from bootstrap.columns import Columns
+    from bootstrap.model import Users
+    from schemas.records import Policy
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """by_user: (n, m) c seen from the users; by_item: (m, n) c seen from the items; both float64.
+
+    entry_item: (entries,) item number of each history entry, end to end as in `Users`; by_user keeps that order
+    within a row. item_ids, hashes, popularity (strength at the cut), event_time (ms): (m,).
+    """
+
+    by_user: csr_array
+    by_item: csr_array
+    entry_item: npt.NDArray[np.int32]
+    item_ids: list[str]
+    hashes: U64
+    popularity: F64
+    event_time: I64
+
+
+def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix:
+    """The matrix of every item that is in some history; ``cut_ms`` is the newest time that items measure age from."""
+    n = len(users.ids)
+    sorted_hashes = np.sort(columns.hashes)
+    number = np.argsort(columns.hashes, kind="stable")[np.searchsorted(sorted_hashes, users.item)]
+    kept = np.unique(number)
+    entry_item = np.searchsorted(kept, number).astype(np.int32)
+    lengths = np.diff(users.history_start)
+    newest = np.repeat(newest_entry(users), lengths)
+    at_user = strength_at(users.strength, users.time, newest, policy.half_life_ms)
+    at_cut = strength_at(users.strength, users.time, np.full(len(newest), cut_ms), policy.half_life_ms)
+    event_time = np.zeros(len(kept), np.int64)
+    np.maximum.at(event_time, entry_item, users.time)
+    shape = (n, len(kept))
+    by_user = csr_array((confidence_array(at_user, policy), entry_item, users.history_start), shape=shape)
+    from_cut = csr_array((confidence_array(at_cut, policy), entry_item, users.history_start), shape=shape)
+    return Matrix(
+        by_user=by_user,
+        by_item=csr_array(from_cut.T.tocsr()),
+        entry_item=entry_item,
+        item_ids=[columns.item_ids[item] for item in kept.tolist()],
+        hashes=columns.hashes[kept],
+        popularity=np.bincount(entry_item, weights=at_cut, minlength=len(kept)),
+        event_time=event_time,
+    )
+
+
+def newest_entry(users: Users) -> I64:
+    """(n,) the time that each user's ages count from; 0 for a user without history."""
+    newest = np.zeros(len(users.ids), np.int64)
+    np.maximum.at(newest, np.repeat(np.arange(len(newest)), np.diff(users.history_start)), users.time)
+    return newest
