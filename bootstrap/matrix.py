@@ -30,7 +30,7 @@ class Matrix:
     """by_user: (n, m) c seen from the users; by_item: (m, n) c seen from the items; both float64.
 
     entry_item: (entries,) item number of each history entry, end to end as in `Users`; by_user keeps that order
-    within a row. item_ids, hashes, popularity (strength at the cut), event_time (ms): (m,).
+    within a row. item_ids (sorted), hashes, popularity (strength at the cut), event_time (ms): (m,).
     """
 
     by_user: csr_array
@@ -47,8 +47,11 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
     n = len(users.ids)
     sorted_hashes = np.sort(columns.hashes)
     number = np.argsort(columns.hashes, kind="stable")[np.searchsorted(sorted_hashes, users.item)]
-    kept = np.unique(number)
-    entry_item = np.searchsorted(kept, number).astype(np.int32)
+    # By id, so that sums over the items run in one order wherever they are made.
+    kept = np.array(sorted(set(number.tolist()), key=columns.item_ids.__getitem__), np.intp)
+    place = np.zeros(len(columns.item_ids), np.int32)
+    place[kept] = np.arange(len(kept))
+    entry_item = place[number]
     lengths = np.diff(users.history_start)
     newest = np.repeat(newest_entry(users), lengths)
     at_user = strength_at(users.strength, users.time, newest, policy.half_life_ms)

@@ -49,12 +49,25 @@ def solve_users(matrix: Matrix, space: ItemSpace, policy: Policy, tolerance: flo
     vectors = np.zeros((n, space.dimension), np.float32)
     for part in np.array_split(np.argsort(lengths, kind="stable"), max(1, -(-n // _USERS))):
         index, c = padded(confidence.indptr, matrix.entry_item, confidence.data, part)
-        solution = solve_batch(space, index, c, policy.rhs, None, tolerance)
-        vectors[part] = guard(solution.vectors, policy.norm_cap).vectors
+        vectors[part] = vectors_of(space, index, c, policy, tolerance, np.zeros(space.dimension, np.float32))
     error = _audit(matrix, space, policy, vectors)
     average = average_user(vectors)
     vectors[lengths == 0] = average
     return Solved(vectors, average, error)
+
+
+def vectors_of(
+    space: ItemSpace,
+    index: npt.NDArray[np.int32],
+    confidence: npt.NDArray[np.float64],
+    policy: Policy,
+    tolerance: float,
+    average: F32,
+) -> F32:
+    """Solve and guard a stack of users as a worker does; ``average`` (k,) stands in where no item is known."""
+    solution = solve_batch(space, index, confidence, policy.rhs, None, tolerance)
+    vectors = guard(solution.vectors, policy.norm_cap).vectors
+    return np.where(solution.empty[:, None], average, vectors)
 
 
 def padded(

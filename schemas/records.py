@@ -183,7 +183,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Raises:
             ValueError: names the vector.
         """
-        for name, vector in {"average_user": self.average_user, **self.segments}.items():
+        vectors = {f"segments.{name}": vector for name, vector in self.segments.items()}
+        for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
 

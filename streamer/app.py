@@ -102,6 +102,7 @@ class Worker:
             for name in self._roles:
                 group = self._group(name, active, items, memory)
                 groups.append(await stack.enter_async_context(_running(group)))
+                self._telemetry.watch(group.assignments.lags, group.assignments.rows)
             await self._serve(models, active, [*followers, *models.followers], groups)
 
     # --- start --------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class Worker:
                 )
             items.settle()
             log.info("items_loaded", items=items.space.size, model_version=manifest.model_version)
-            self._telemetry.model(manifest, items, followers[0])
+            self._telemetry.model(manifest, items, lambda: followers[0].lag)
             yield items, followers
         finally:
             for follower in followers:

@@ -162,7 +162,7 @@ def _policy(reading: _Reading) -> Policy:
     return Policy() if len(reading.mistakes) > before else Policy(**values)
 
 
-def _convert(value: object, kind: Any) -> object:  # noqa: ANN401  # a type expression has no narrower type
+def _convert(value: object, kind: Any) -> object:  # a type expression has no narrower type
     """The value as its field's type where it can be read as that; text too, the environment has no other."""
     try:
         return msgspec.convert(value, kind, strict=not isinstance(value, str))

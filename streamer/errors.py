@@ -13,7 +13,7 @@ class FactorsError(Exception):
     exit_code = 1
 
 
-class CheckFailed(FactorsError):  # noqa: N818 - a check that says no is an answer, not an error
+class CheckFailed(FactorsError):  # a check that says no is an answer, not an error
     """A check was made and said no."""
 
     exit_code = 1

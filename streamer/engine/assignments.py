@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Set
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Set
 
 import faust
 import structlog
@@ -54,6 +53,14 @@ class GroupSource:
 
         await thread.call_thread(seek)
         self._consumer._read_offset[key] = offset if offset else None
+
+    def end(self, tp: TopicPartition) -> int | None:
+        """The end of the committed records as of the last fetch; None before the first."""
+        consumer = self._consumer._thread._consumer
+        if consumer is None or tp not in consumer.assignment():
+            return None
+        offset: int | None = consumer.last_stable_offset(tp)
+        return offset if offset is None or offset >= 0 else None
 
     async def beginning(self, tp: TopicPartition) -> int:
         """The first offset that the log still has."""
@@ -126,6 +133,17 @@ class Assignments:
         )
         self.partitions[tp] = partition
         partition.open()
+
+    def lags(self) -> Iterator[tuple[str, int, int]]:
+        """(topic, partition, records not yet processed) of every ready partition whose end is known."""
+        for tp, partition in self.partitions.items():
+            end = self._source.end(partition.tp) if partition.ready else None
+            if end is not None:
+                yield tp.topic, tp.partition, max(end - partition.position, 0)
+
+    def rows(self) -> int:
+        """About how many rows the stores hold."""
+        return sum(partition.rows for partition in self.partitions.values())
 
     async def watch(self) -> None:
         """For ever: seek back where a fetched span never came."""

@@ -111,6 +111,16 @@ class Partition:
         self._store: Store | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def position(self) -> int:
+        """The source offset after the last committed batch."""
+        return self._next
+
+    @property
+    def rows(self) -> int:
+        """About how many rows the store has."""
+        return self._store.rows if self._store is not None else 0
+
     # --- what the fetch gate and the agent call -----------------------------------------------------------------
 
     def wants(self) -> bool:

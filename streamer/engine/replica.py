@@ -82,12 +82,14 @@ class ItemReplica:
             item_id = (record.key or b"").decode("utf-8", "replace")
             if record.value is None:
                 self._items.invalid.discard(item_id)
+                self._items.listed.discard(item_id)
                 continue
             try:
                 entry = _ENTRY.decode(record.value)
             except (msgspec.DecodeError, ValueError) as problem:
                 log.error("catalogue_entry_refused", partition=partition, offset=record.offset, problem=str(problem))
                 continue
+            self._items.listed.add(item_id)
             if entry.state == "active":
                 self._items.invalid.discard(item_id)
             else:

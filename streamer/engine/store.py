@@ -90,6 +90,11 @@ class Store:
         """The source offset up to which the rows here account for the input; None before the first batch."""
         return self._source_next
 
+    @property
+    def rows(self) -> int:
+        """About how many rows there are: RocksDB's own estimate."""
+        return int(self._rows.property_int_value("rocksdb.estimate-num-keys") or 0)
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The row of each key, None where there is none.
 

@@ -2,26 +2,40 @@
 
     A x = b,   A = V'V + ridge I + sum (c-1) v v',   b = sum q v,   q = c or c-1 (the policy's `rhs`)
 
-V'V runs over all items, the sums over the items of the history that the space knows.
+V'V runs over all items of the space, the sums over the history's items that the space knows and whose confidence is
+a finite number.
+
+`solve_cholesky` is the reference. `solve_batch` solves many users in whitened coordinates y = L' x (`space`), where
+the spectrum of A starts at 1: with a relative residual of at most t, y is within t of the exact one, relative to its
+length, and so is every score, in the root mean square over all items. In x itself the error was at most 2.5 t in all
+that we measured (up to the root of the condition of V'V + ridge I in theory). A tolerance of 4e-6 keeps the audited
+error below 1e-5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from streamer.factors.gradients import conjugate_gradients
 from streamer.factors.space import ItemSpace
 from streamer.factors.table import IndexArray
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+Index = NDArray[np.intp]
 
-MAX_ITERATIONS = 40
-_CHUNK_BYTES = 1 << 19
+MAX_STEPS = 40
+MAX_TRACE = 1e3
+"""Users whose sum of (c-1) w'w is above this are solved by Cholesky: float32 could not hold their spectrum."""
+
+_CHUNK_BYTES = 3 << 20  # gathered rows of a chunk; measured: smaller pays for numpy calls, larger leaves the caches
+_STRIDE = 8  # users whose histories are about as long go together, in strides of this many entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +43,11 @@ class Solution:
     """What a batch of solves gives.
 
     Attributes:
-        vectors: (B, k) float32; zeros for a user without known items.
+        vectors: (B, k) float32, always finite; zeros for a user without a known item.
         iterations: steps of the slowest chunk.
-        residual: (B,) relative residual at the end, in whitened coordinates.
-        empty: (B,) users without a known item: use the average user for them.
-        fallbacks: users that did not converge and were solved by Cholesky.
+        residual: (B,) relative residual in whitened coordinates; 0 where Cholesky solved it.
+        empty: (B,) users without a known item: the caller takes the average user for them.
+        fallbacks: users that were solved by Cholesky.
     """
 
     vectors: Float32Array
@@ -43,21 +57,27 @@ class Solution:
     fallbacks: int
 
 
-def solve_cholesky(space: ItemSpace, index: IndexArray, confidence: FloatArray, rhs: str) -> Float32Array:
-    """Solve one user in float64: the reference. index: (n,) in history order, confidence: (n,); -> (k,) float32.
+def solve_cholesky(
+    space: ItemSpace, index: IndexArray, confidence: NDArray[np.floating], rhs: str
+) -> Float32Array:
+    """Solve one user in float64: the reference. index, confidence: (n,) in history order; returns (k,) float32.
 
     The operations and their order are fixed, so that whoever repeats them with the same numpy gets the same bytes:
-    A = G + ridge I; A += (V_n * (c-1)).T @ V_n; b = V_n.T @ q; Cholesky of the lower triangle; rounded to float32.
+    A = G + ridge I; A += (V_n * (c-1)).T @ V_n; b = V_n.T @ q; Cholesky of the lower triangle; round to float32.
     """
-    known = index >= 0
-    rows = space.vectors[index[known]].astype(np.float64)
-    c = np.asarray(confidence, dtype=np.float64)[known]
+    c = np.asarray(confidence, dtype=np.float64)
+    usable = (index >= 0) & np.isfinite(c)
+    rows, c = space.vectors[index[usable]].astype(np.float64), c[usable]
     if not len(rows):
         return np.zeros(space.dimension, dtype=np.float32)
     system = space.gramian + space.ridge * np.eye(space.dimension)
     system += (rows * (c - 1.0)[:, None]).T @ rows
     right = rows.T @ (c if rhs == "c" else c - 1.0)
-    vector: Float32Array = cho_solve(cho_factor(system, lower=True), right).astype(np.float32)
+    try:
+        exact = cho_solve(cho_factor(system, lower=True), right)
+    except LinAlgError:  # weights so large that the ridge drowns in rounding: any least-squares answer will do
+        exact = np.linalg.lstsq(system, right)[0]
+    vector: Float32Array = exact.astype(np.float32)
     return vector
 
 
@@ -69,61 +89,69 @@ def solve_batch(
     start: Float32Array | None,
     tolerance: float,
 ) -> Solution:
-    """Solve many users by conjugate gradients. index: (B, H), -1 unknown or unused; confidence: (B, H)."""
-    known = index >= 0
-    d = np.where(known, confidence - 1.0, 0.0).astype(np.float32)
-    q = np.where(known, confidence if rhs == "c" else confidence - 1.0, 0.0).astype(np.float32)
-    users, width = index.shape
+    """Solve many users at once.
+
+    Args:
+        space: the item vectors.
+        index: (B, H) item indexes, -1 where a slot is unused or its item unknown.
+        confidence: (B, H) confidence of each slot.
+        rhs: "c" or "c-1".
+        start: (B, k) vectors to start from, the nearer the faster; None for zeros.
+        tolerance: relative residual to reach, see the module.
+    """
+    users, k = len(index), space.dimension
     remainder = space.remainder()
-    w = space.whitened
-    k = space.dimension
-    y = np.zeros((users, k), np.float32) if start is None else space.whiten(start)
-    residual = np.zeros(users)
-    worst = 0
-    chunk = max(1, _CHUNK_BYTES // (4 * k * max(width, 1)))
-    for lo in range(0, users, chunk):
-        part = slice(lo, lo + chunk)
-        rows = w[np.maximum(index[part], 0)]
-        steps, residual[part] = _gradients(rows, d[part], q[part], y[part], remainder, tolerance)
+    usable = (index >= 0) & np.isfinite(confidence)
+    d = (confidence - 1.0).astype(np.float32)
+    d[~usable] = 0.0
+    q = d if rhs == "c-1" else d + usable
+    trace = np.vecdot(space.leverage.take(index, mode="clip"), d)
+    y = np.zeros((users, k), dtype=np.float32) if start is None else _started(space, start)
+    residual, worst = np.zeros(users), 0
+    easy = trace <= MAX_TRACE
+    for chosen, width in _chunks(usable, trace, easy, 4 * k):
+        picked = index[chosen, :width]
+        rows = space.whitened.take(picked, axis=0, mode="clip")
+        y_chosen = y[chosen]
+        steps, residual[chosen] = conjugate_gradients(
+            rows, d[chosen, :width], q[chosen, :width], y_chosen, remainder, tolerance, MAX_STEPS
+        )
+        y[chosen] = y_chosen
         worst = max(worst, steps)
     vectors = space.unwhiten(y)
-    empty = ~known.any(axis=1)
+    empty = ~usable.any(axis=1)
     vectors[empty] = 0.0
-    bad = np.flatnonzero(~((residual <= tolerance) & np.isfinite(vectors).all(axis=1)) & ~empty)
-    for user in bad:
-        vectors[user] = solve_cholesky(space, index[user], np.asarray(confidence[user], np.float64), rhs)
-    return Solution(vectors, worst, residual, empty, len(bad))
+    hard = np.flatnonzero(~(easy & (residual <= tolerance)) & ~empty)
+    for user in hard.tolist():
+        vectors[user] = solve_cholesky(space, index[user], confidence[user], rhs)
+        residual[user] = 0.0
+    return Solution(vectors, worst, residual, empty, len(hard))
 
 
-def _gradients(
-    rows: Float32Array,
-    d: Float32Array,
-    q: Float32Array,
-    y: Float32Array,
-    remainder: Float32Array | None,
-    tolerance: float,
-) -> tuple[int, FloatArray]:
-    def apply(p: Float32Array) -> Float32Array:
-        t = (rows @ p[:, :, None])[:, :, 0] * d
-        out = p + (t[:, None, :] @ rows)[:, 0, :]
-        if remainder is not None:
-            out += p @ remainder
-        return out
+def _started(space: ItemSpace, start: Float32Array) -> Float32Array:
+    """Whitened start; a vector that is not finite, or too long to be one, starts from zero."""
+    y = space.whiten(start)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y[~np.isfinite(np.vecdot(y, y))] = 0.0
+    return y
 
-    r = (q[:, None, :] @ rows)[:, 0, :] - apply(y)
-    p = r.copy()
-    rho = np.einsum("bk,bk->b", r, r)
-    for step in range(MAX_ITERATIONS + 1):
-        size = np.einsum("bk,bk->b", y, y)
-        relative = np.sqrt(rho / np.maximum(size, 1e-30))
-        if step == MAX_ITERATIONS or (relative <= tolerance).all():
-            break
-        z = apply(p)
-        a = rho / np.maximum(np.einsum("bk,bk->b", p, z), 1e-30)
-        y += a[:, None] * p
-        r -= a[:, None] * z
-        new = np.einsum("bk,bk->b", r, r)
-        p *= (new / np.maximum(rho, 1e-30))[:, None]
-        p += r
-        rho = new
-    return step, relative.astype(np.float64)
+
+def _chunks(
+    usable: BoolArray, trace: Float32Array, easy: BoolArray, row_bytes: int
+) -> Iterator[tuple[Index | slice, int]]:
+    """Yield (users, width): users of about equal length and, among those, about equal difficulty."""
+    width = usable.shape[1]
+    length = (usable * np.arange(1, width + 1, dtype=np.int16)).max(axis=1, initial=0)
+    longest = int(length.max(initial=0))
+    if not longest:
+        return
+    if len(usable) * longest * row_bytes <= _CHUNK_BYTES and easy.all():
+        yield slice(None), longest
+        return
+    order = np.lexsort((trace, length // _STRIDE))
+    order = order[easy[order] & (length[order] > 0)]
+    while order.size:
+        longest = int(length[order[-_STRIDE:]].max())
+        room = max(1, _CHUNK_BYTES // (longest * row_bytes))
+        order, chosen = order[:-room], order[-room:]
+        yield chosen, int(length[chosen].max())

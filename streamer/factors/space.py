@@ -44,6 +44,7 @@ class ItemSpace:
         rows = max(capacity, 1)
         self._vectors: Float32Array = np.zeros((rows, dimension), dtype=np.float32)
         self._whitened: Float32Array = np.zeros((rows, dimension), dtype=np.float32)
+        self._leverage: Float32Array = np.zeros(rows, dtype=np.float32)
         self._versions: NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
         self._remainder: Float32Array | None = None
         self._stale = False
@@ -63,6 +64,11 @@ class ItemSpace:
     def whitened(self) -> Float32Array:
         """The whitened rows W, (at least 1, k) float32."""
         return self._whitened[: max(self.size, 1)]
+
+    @property
+    def leverage(self) -> Float32Array:
+        """The squared length w'w of each whitened row, (at least 1,) float32."""
+        return self._leverage[: max(self.size, 1)]
 
     def index_of(self, item_id: str) -> int:
         """Return the index of an item id, -1 where it is unknown."""

@@ -15,13 +15,14 @@ class Items:
     """One generation's item vectors with what the user step needs beside them.
 
     epochs: (item partitions,) int64, the offset in each partition of item-factors up to which this view has read;
-    invalid: ids that the catalogue has withdrawn or banned.
+    listed: ids in the catalogue; invalid: those that it has withdrawn or banned.
     """
 
     def __init__(self, *, dimension: int, ridge: float, item_key: bytes, partitions: int) -> None:
         self.space = ItemSpace(dimension, ridge)
         self.epochs = np.zeros(partitions, np.int64)
         self.invalid: set[str] = set()
+        self.listed: set[str] = set()
         self._item_key, self._partitions = item_key, partitions
         self._hashes: list[int] = []
         self._targets: list[int] = []
@@ -32,6 +33,10 @@ class Items:
         if index >= 0:
             return index, self._hashes[index], self._targets[index]
         return -1, item_hash(item_id, self._item_key), partition(item_id.encode(), self._partitions)
+
+    def coverage(self) -> float:
+        """The share of catalogued items that have a vector; 1 without a catalogue."""
+        return sum(self.space.index_of(item) >= 0 for item in self.listed) / len(self.listed) if self.listed else 1.0
 
     def settle(self) -> None:
         """Count the Gramian anew in the order of item ids, so that it has the same bits wherever it was loaded."""

@@ -296,6 +296,7 @@ class UserStep:
             effects.send((topic, targets[event]), (items[event].encode(), value, None, []))
         effects.facts["unknown_items"] = float((columns.index[applied] < 0).sum())
         effects.facts["signals"] = float(len(applied))
+        effects.facts["top_item"] = float(np.unique(item, return_counts=True)[1].max())
 
 
 

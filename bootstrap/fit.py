@@ -1,0 +1,91 @@
+"""From a log to a model: fold, weigh, alternate, solve; twice, first without the newest events to see what it is worth.
+
+The published model is fitted on all events, the metrics come from one that has not seen the newest ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bootstrap.als import Training, fit_items
+from bootstrap.evaluate import LIMIT, Trained, evaluate, split
+from bootstrap.fold import fold
+from bootstrap.matrix import build
+from bootstrap.model import Model, gramian
+from bootstrap.users import solve_users, space_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from bootstrap.als import Iteration
+    from bootstrap.columns import Columns
+    from schemas.records import Policy
+
+    Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a fit takes beside the events; ``tolerance`` is the stream's solver's."""
+
+    training: Training
+    policy: Policy
+    tolerance: float
+    k: int
+    train_fraction: float
+
+
+def fit(columns: Columns, recipe: Recipe, show: Show) -> tuple[Model, float]:
+    """The model of all events, and the parity error of its user vectors."""
+    trained = _train(columns, recipe, show, "fitting")
+    matrix, solved = trained.matrix, trained.solved
+    items = trained.space.vectors.copy()
+    model = Model(
+        item_ids=matrix.item_ids,
+        items=items,
+        popularity=matrix.popularity,
+        item_event_time=matrix.event_time,
+        users=trained.users,
+        user_vectors=solved.vectors,
+        gramian_items=gramian(items),
+        gramian_users=gramian(solved.vectors),
+        average_user=solved.average,
+    )
+    return model, solved.parity_error
+
+
+def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
+    """The metrics of a model of the events before the cut, over those after it."""
+    before, after = split(columns, recipe.train_fraction)
+    if not len(before) or not len(after):
+        return {}
+    # Log order again: the histories are folded as they were logged.
+    trained = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
+    with show("evaluating", min(len(after), LIMIT)) as say:
+        return evaluate(
+            columns,
+            before,
+            after,
+            trained,
+            recipe.policy,
+            k=recipe.k,
+            tolerance=recipe.tolerance,
+            on_events=lambda done: say(done, ""),
+        )
+
+
+def _train(columns: Columns, recipe: Recipe, show: Show, what: str) -> Trained:
+    users = fold(columns, recipe.policy)
+    matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
+    with show(what, recipe.training.iterations) as say:
+
+        def tell(iteration: Iteration) -> None:
+            say(iteration.number, f"loss {iteration.loss:,.0f}")
+
+        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell)
+    space = space_of(matrix, items, recipe.policy)
+    return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))

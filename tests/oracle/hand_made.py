@@ -1,0 +1,189 @@
+"""A system made by hand: what a right worker would have left behind, and what it leaves when something is wrong with it.
+
+The worker here is thirty lines over the oracle's own fold, so that a test can take away or bend one thing at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.chaos.events import Events
+from tests.oracle.fold import apply_event
+from tests.oracle.hashes import generation_id, partition_of
+from tests.oracle.judge import judge
+from tests.oracle.logs import Log, LogRecord, Logs
+from tests.oracle.rowbytes import UserRow, encode
+from tests.oracle.rules import Rules
+from tests.oracle.solve import ItemMatrix, item_matrix, solve
+
+NOW = 1_700_000_000_000
+PARTITIONS = 2
+_DIMENSION = 4
+
+MANIFEST = json.dumps(
+    {
+        "model_version": "hand-made",
+        "dimension": _DIMENSION,
+        "item_key": "00112233445566778899aabbccddeeff",
+        "average_user": [0.5, -0.25, 0.125, 1.0],
+        "cut_offsets": {},
+        "policy": {"history_capacity": 12, "keys_capacity": 20, "suppress_capacity": 3},
+    }
+).encode()
+
+RULES = Rules.of_manifest(MANIFEST, partitions=PARTITIONS)
+ITEMS = [f"item-{number}" for number in range(30)]
+
+Tamper = Callable[[list[LogRecord]], list[LogRecord]]
+
+
+def item_log(seed: int = 0) -> Log:
+    """One vector an item, in one partition."""
+    draw = np.random.default_rng(seed)
+    vectors = draw.normal(size=(len(ITEMS), _DIMENSION)).astype(np.float32)
+    return {
+        0: [
+            LogRecord(0, offset, item_id.encode(), json.dumps({"vector": vector.tolist()}).encode())
+            for offset, (item_id, vector) in enumerate(zip(ITEMS, vectors, strict=True))
+        ]
+    }
+
+
+def interactions(seed: int, count: int) -> Log:
+    """The generator's stream as the broker would have it; offsets have the holes that a log may have."""
+    draw = random.Random(seed)
+    clock = iter(range(NOW, NOW + 10 * count * 1000, 7))
+    log: Log = {number: [] for number in range(PARTITIONS)}
+    for sent in Events(seed, users=15, items=ITEMS, clock=lambda: next(clock)).take(count):
+        home = 0 if sent.key is None else partition_of(sent.key, PARTITIONS)
+        number = (home + 1) % PARTITIONS if sent.astray else home
+        offset = log[number][-1].offset + draw.choice((1, 1, 1, 2)) if log[number] else 0
+        headers = tuple(sent.headers)
+        log[number].append(LogRecord(number, offset, sent.key, sent.value, next(clock), headers))
+    return log
+
+
+class HandMade:
+    """The worker. ``process`` a log partition by partition; then ``logs`` is the system at rest."""
+
+    def __init__(self, log: Log, items: Log | None = None, solved_with: Log | None = None) -> None:
+        self.items = item_log() if items is None else items
+        self._matrix: ItemMatrix = item_matrix(self.items if solved_with is None else solved_with, RULES)
+        self._rows: dict[tuple[int, bytes], UserRow] = {}
+        self.counters: Counter[tuple[str, str]] = Counter()
+        self.log = log
+        self.state: Log = {number: [] for number in log}
+        self.factors: Log = {number: [] for number in log}
+        self.letters: Log = {number: [] for number in log}
+        self.committed: dict[int, int] = {}
+
+    def process(self, seed: int = 0, tamper: Tamper = lambda records: records) -> HandMade:
+        """Read every partition in batches; ``tamper`` changes what the worker sees of the log."""
+        draw = random.Random(seed)
+        for number, records in self.log.items():
+            seen = tamper(records)
+            while seen:
+                size = draw.randrange(1, 12)
+                batch, seen = seen[:size], seen[size:]
+                self.commit(number, batch, batch[-1].offset + 1)
+        return self
+
+    def commit(self, number: int, batch: list[LogRecord], end: int) -> None:
+        """One transaction."""
+        touched: dict[bytes, UserRow] = {}
+        for record in batch:
+            self._one(number, record, touched)
+        for key, row in touched.items():
+            row.version += 1
+            row.epochs = [len(ITEMS)]
+            row.vector = solve(row, self._matrix, RULES)
+            self._append(self.state, number, key, encode(row, RULES.history_capacity, RULES.keys_capacity))
+            self._append(self.factors, number, key, json.dumps(_body(key, row)).encode())
+        self._append(self.state, number, b"", end.to_bytes(8, "little"))
+        self.committed[number] = end
+
+    def _one(self, number: int, record: LogRecord, touched: dict[bytes, UserRow]) -> None:
+        judged = judge(record, RULES)
+        key = record.key or b""
+        row = self._rows.get((number, key)) or UserRow(np.zeros(_DIMENSION, np.float32), [])
+        if judged.refused:
+            outcome = "dead_letter", judged.refused
+        elif (number, key) not in self._rows and partition_of(key, PARTITIONS) != number:
+            outcome = "dead_letter", "wrong_partition"
+        elif judged.withheld:
+            outcome = ("dead_letter" if judged.withheld == "future" else "filtered"), judged.withheld
+        else:
+            assert judged.event is not None
+            outcome = apply_event(row, judged.event, record.offset, record.timestamp, RULES)
+        self.counters[outcome] += 1
+        if outcome[0] in ("applied", "suppressed"):
+            row.generation = generation_id(RULES.model_version)
+            self._rows[number, key] = touched[key] = row
+        elif outcome[0] in ("dead_letter", "conflict"):
+            headers = (*record.headers, *_letter_headers(record, outcome[1] or outcome[0]))
+            self._append(self.letters, number, record.key, record.value, headers)
+
+    @staticmethod
+    def _append(
+        log: Log,
+        number: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: tuple[tuple[str, bytes | None], ...] = (),
+    ) -> None:
+        offset = log[number][-1].offset + 1 if log[number] else 0
+        log[number].append(LogRecord(number, offset, key, value, NOW, headers))
+
+    @property
+    def logs(self) -> Logs:
+        """The system at rest, its stores as they should be."""
+        return Logs(
+            manifest=MANIFEST,
+            interactions=self.log,
+            committed=dict(self.committed),
+            user_state=self.state,
+            user_factors=self.factors,
+            dead_letters=self.letters,
+            items=self.items,
+            ends={"interactions": {number: records[-1].offset + 1 for number, records in self.log.items()}},
+            stores={
+                number: {record.key: record.value for record in records if record.key and record.value}
+                for number, records in self.state.items()
+            },
+            counters=dict(self.counters),
+            acked={(record.partition, record.offset) for records in self.log.values() for record in records},
+        )
+
+
+def _body(key: bytes, row: UserRow) -> dict[str, Any]:
+    return {
+        "id": key.decode(),
+        "kind": "user",
+        "vector": row.vector.tolist(),
+        "dimension": _DIMENSION,
+        "model_version": RULES.model_version,
+        "version": row.version,
+        "events": row.events,
+        "event_time": row.event_time,
+        "items_epoch": row.epochs,
+        "suppressed": [one.item_id for one in row.suppressed or [] if one.until >= one.positive],
+    }
+
+
+def _letter_headers(record: LogRecord, reason: str) -> tuple[tuple[str, bytes | None], ...]:
+    return (
+        ("__streams.errors.topic", b"interactions"),
+        ("__streams.errors.partition", str(record.partition).encode()),
+        ("__streams.errors.offset", str(record.offset).encode()),
+        ("__streams.errors.exception", b"Rejected"),
+        ("__streams.errors.message", b""),
+        ("__streams.errors.stacktrace", b""),
+        ("factors.reason", reason.encode()),
+        ("factors.errors", b"[]"),
+    )
