@@ -73,8 +73,8 @@ def fit_items(
     if by_item.shape != (items, users):
         raise ValueError(f"the two sides do not fit: {by_user.shape} and {by_item.shape}")
     draw = np.random.default_rng(training.seed)
-    scale = 1 / np.sqrt(training.dimension)
-    v = (scale * draw.standard_normal((items, training.dimension))).astype(np.float32)
+    start = draw.standard_normal((items, training.dimension)) / np.sqrt(training.dimension)
+    v: F32 = start.astype(np.float32)
     x = np.zeros((users, training.dimension), np.float32)
     for number in range(1, training.iterations + 1):
         half_step(by_user, v, x, training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ U32 = npt.NDArray[np.uint32]
 Index = npt.NDArray[np.intp]
 
 POSITIVE, SUPPRESSED, RETURNED = 0, 1, 2
+_NAMES = ("user", "item", "kind", "weight", "at", "after", "request", "fingerprint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Columns:
 
     def take(self, which: Index) -> Columns:
         """These events only; users and items keep their numbers."""
-        names = ("user", "item", "kind", "weight", "at", "after", "request", "fingerprint")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
+        columns: dict[str, Any] = {name: getattr(self, name)[which] for name in _NAMES}
+        return replace(self, **columns)
 
 
 def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]:
@@ -61,9 +62,7 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
     hashes: dict[int, str] = {}
     rows: list[tuple[int, int, int, float, int, int, int, int]] = []
     collisions = 0
-    for event, request, fingerprint, after in zip(
-        log.events, log.requests, log.fingerprints, log.nexts, strict=True
-    ):
+    for event, request, fingerprint, after in zip(log.events, log.requests, log.fingerprints, log.nexts, strict=True):
         item = items.get(event.item_id)
         if item is None:
             if hashes.setdefault(item_hash(event.item_id, item_key), event.item_id) != event.item_id:
@@ -80,5 +79,8 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
     # An empty log has no columns to turn.
     turned = list(zip(*rows, strict=True)) or [()] * 8
     types = (np.intp, np.intp, np.int8, np.float64, np.int64, np.int64, np.uint64, np.uint32)
-    columns = [np.array(column, dtype) for column, dtype in zip(turned, types, strict=True)]
-    return Columns(*columns, list(users), list(items), np.fromiter(hashes, np.uint64, len(hashes))), collisions
+    columns: dict[str, Any] = {
+        name: np.array(column, dtype) for name, column, dtype in zip(_NAMES, turned, types, strict=True)
+    }
+    known = np.fromiter(hashes, np.uint64, len(hashes))
+    return Columns(user_ids=list(users), item_ids=list(items), hashes=known, **columns), collisions

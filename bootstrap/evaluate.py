@@ -117,7 +117,8 @@ class _Replay:
             row, item = self._row[events], self._item[events]
             fresh = [number >= 0 and number not in seen[at] for at, number in zip(row, item, strict=True)]
             chosen = np.flatnonzero(fresh)
-            for part in np.array_split(chosen, max(1, -(-len(chosen) * len(self._trained.matrix.item_ids) // _SCORES))):
+            blocks = -(-len(chosen) * len(self._trained.matrix.item_ids) // _SCORES)
+            for part in np.array_split(chosen, max(1, blocks)):
                 had = [seen[at] for at in row[part].tolist()]
                 folded[events[part]] = self._positions(now[row[part]], item[part], had)
                 frozen[events[part]] = self._positions(start[row[part]], item[part], had)
@@ -160,16 +161,14 @@ class _Replay:
 
     def _solve(self, histories: Histories, row: Index) -> F32:
         width = max(1, int(histories.count[row].max(initial=1)))
-        items, strength, time = (
-            column[row, :width] for column in (histories.items, histories.strength, histories.time)
-        )
+        items, strength, time = histories.items[row, :width], histories.strength[row, :width], histories.time[row, :width]
         policy, trained = self._policy, self._trained
         faded = strength_at(strength, time, time.max(axis=1)[:, None], policy.half_life_ms)
         index = trained.space.lookup(items)
         confidence = confidence_array(faded, policy)
         return vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
 
-    def _positions(self, vectors: F32, item: Index, had: list[set[int]]) -> F64:
+    def _positions(self, vectors: F32, item: npt.NDArray[np.int32], had: list[set[int]]) -> F64:
         """The position of each item (B,) for each vector (B, k) among the items not had; equal scores share theirs."""
         scores = vectors @ self._trained.space.vectors.T
         target = scores[np.arange(len(item)), item][:, None]

@@ -7,7 +7,7 @@ strength of events up to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ def fold(columns: Columns, policy: Policy) -> Users:
     )
 
 
-def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, npt.NDArray[np.generic]]:
+def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, Any]:
     """The history columns of `Users`, a pass of users at a time."""
     n = len(columns.user_ids)
     order = events[np.argsort(columns.user[events], kind="stable")]
@@ -84,7 +84,7 @@ def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, npt
     }
 
 
-def _keys(columns: Columns, capacity: int) -> dict[str, npt.NDArray[np.generic]]:
+def _keys(columns: Columns, capacity: int) -> dict[str, Any]:
     """The idempotency keys of each user's last events, in the slots of the stream's ring."""
     n = len(columns.user_ids)
     order = np.argsort(columns.user, kind="stable")

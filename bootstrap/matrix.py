@@ -67,7 +67,7 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
         entry_item=entry_item,
         item_ids=[columns.item_ids[item] for item in kept.tolist()],
         hashes=columns.hashes[kept],
-        popularity=np.bincount(entry_item, weights=at_cut, minlength=len(kept)),
+        popularity=np.bincount(entry_item, weights=at_cut, minlength=len(kept)).astype(np.float64),
         event_time=event_time,
     )
 

@@ -65,7 +65,7 @@ def write_folder(url: str, files: Mapping[str, bytes], manifest: bytes) -> None:
         raise DataError(f"{url} cannot be written: {problem}.") from None
 
 
-def _rename(fs: Any, aside: str, path: str, names: Iterable[str]) -> None:  # noqa: ANN401 - fsspec has no types
+def _rename(fs: Any, aside: str, path: str, names: Iterable[str]) -> None:
     if "file" in _protocols(fs):
         Path(aside).rename(path)
         return
@@ -136,5 +136,5 @@ def _open(url: str) -> tuple[Any, str]:
     return fs, path.rstrip("/")
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:  # noqa: ANN401 - fsspec has no types
+def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -25,8 +25,11 @@ _AUDITED = 256
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """vectors: (n, k) float32, the average user where a history has no known item; average: (k,);
-    parity_error: the largest distance of the audited vectors from the reference solver's, relative to their norm."""
+    """All user vectors.
+
+    vectors: (n, k) float32, the average user where a history has no known item; average: (k,) float32;
+    parity_error: the largest distance of the audited vectors from the reference solver's, relative to their norm.
+    """
 
     vectors: F32
     average: F32
@@ -91,7 +94,9 @@ def _audit(matrix: Matrix, space: ItemSpace, policy: Policy, vectors: F32) -> fl
     confidence = matrix.by_user
     order = np.argsort(-np.diff(confidence.indptr), kind="stable")
     order = order[: np.count_nonzero(np.diff(confidence.indptr))]
-    chosen = np.unique(np.linspace(0, len(order) - 1, min(_AUDITED, len(order))).astype(int)) if len(order) else []
+    if not len(order):
+        return 0.0
+    chosen = np.unique(np.linspace(0, len(order) - 1, min(_AUDITED, len(order))).astype(int))
     worst = 0.0
     for user in order[chosen].tolist():
         row = slice(confidence.indptr[user], confidence.indptr[user + 1])

@@ -178,7 +178,12 @@ def empty_user_rows(count: int, shape: RowShape) -> UserRows:
     """``count`` rows of users that nobody has seen: version 0, no history."""
     whole = np.zeros(count, user_row_dtype(shape, shape.history, shape.keys))
     head = np.zeros(count, HEAD)
-    head["format"], head["kind"], head["dimension"], head["epochs"] = FORMAT, USER, shape.dimension, shape.epochs
+    head["format"], head["kind"], head["dimension"], head["epochs"] = (
+        FORMAT,
+        USER,
+        shape.dimension,
+        shape.epochs,
+    )
     columns = {name: np.zeros(whole[name].shape, whole[name].dtype) for name in whole.dtype.names[1:]}
     return UserRows(shape=shape, head=head, extras={}, **columns)
 
@@ -212,7 +217,11 @@ def decode_user_rows(rows: Sequence[bytes | None], shape: RowShape) -> UserRows:
             raise LayoutError("a user row's length does not fit its counts")
         block = np.frombuffer(b"".join(chosen), dtype)
         where = found[members]
-        out.head[where], out.vector[where], out.epochs[where] = block["head"], block["vector"], block["epochs"]
+        out.head[where], out.vector[where], out.epochs[where] = (
+            block["head"],
+            block["vector"],
+            block["epochs"],
+        )
         for name in _HISTORY_COLUMNS:
             getattr(out, name)[where, :history] = block[name]
         for name in _KEY_COLUMNS:
@@ -236,7 +245,11 @@ def encode_user_rows(rows: UserRows, which: npt.NDArray[np.intp] | None = None) 
         dtype = user_row_dtype(rows.shape, history, keys)
         source = index[members]
         block = np.empty(len(members), dtype)
-        block["head"], block["vector"], block["epochs"] = head[members], rows.vector[source], rows.epochs[source]
+        block["head"], block["vector"], block["epochs"] = (
+            head[members],
+            rows.vector[source],
+            rows.epochs[source],
+        )
         for name in _HISTORY_COLUMNS:
             block[name] = getattr(rows, name)[source, :history]
         for name in _KEY_COLUMNS:
@@ -253,9 +266,7 @@ def encode_user_rows(rows: UserRows, which: npt.NDArray[np.intp] | None = None) 
     return encoded
 
 
-def _by_class(
-    head: npt.NDArray[Any], shape: RowShape
-) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.intp]]]:
+def _by_class(head: npt.NDArray[Any], shape: RowShape) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.intp]]]:
     """Each size class in use with the positions of its rows."""
     classes = size_classes(shape)
     entries, keys = head["entries"], head["keys"]

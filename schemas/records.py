@@ -229,7 +229,7 @@ def _weight_mistakes(weights: object) -> list[str]:
     return mistakes
 
 
-def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  # a type expression has no narrower type
+def _fits(value: object, kind: Any) -> bool:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -238,7 +238,7 @@ def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  # a type expressio
     return not isinstance(value, float) or isfinite(value)
 
 
-def _allowed(kind: Any) -> str:  # noqa: ANN401  # a type expression has no narrower type
+def _allowed(kind: Any) -> str:
     """The values that an annotated type allows, in words."""
     base, *notes = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     if get_origin(base) is Literal:

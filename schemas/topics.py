@@ -1,4 +1,4 @@
-"""Every topic, with what its records are keyed by and how it is cleaned; names without the configured prefix."""
+"""Every topic, with what its records are keyed by and how it is cleaned; names lack the prefix."""
 
 from dataclasses import dataclass
 from typing import Final, Literal

@@ -29,10 +29,10 @@ from streamer.engine.partition import Role
 from streamer.engine.replica import ItemReplica
 from streamer.engine.store import StoreMemory
 from streamer.errors import BrokerError, DataError, FactorsError
+from streamer.events.read import Reader
 from streamer.settings import Settings, aiokafka_options
 from streamer.steps.item import ItemStep, ItemTopics
 from streamer.steps.items import Items
-from streamer.events.read import Reader
 from streamer.steps.user import UserStep, UserTopics
 from streamer.telemetry.observer import Telemetry
 

@@ -62,9 +62,7 @@ class _Reading:
         return "configuration"
 
 
-def read_configuration(
-    model: type[Model], path: Path | None, environ: Mapping[str, str]
-) -> tuple[Model, Origins]:
+def read_configuration(model: type[Model], path: Path | None, environ: Mapping[str, str]) -> tuple[Model, Origins]:
     """The settings and, by dotted key, the place of each value that is not a default.
 
     Raises:

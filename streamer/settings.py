@@ -189,9 +189,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     return load_with_origins(path, environ)[0]
 
 
-def load_with_origins(
-    path: Path | None = None, environ: Mapping[str, str] | None = None
-) -> tuple[Settings, Origins]:
+def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | None = None) -> tuple[Settings, Origins]:
     """As `load_settings`, and where each value that is no default came from, by dotted key."""
     return read_configuration(Settings, path, os.environ if environ is None else environ)
 

@@ -16,9 +16,7 @@ from ops.broker import BrokerUnavailableError, FoundBroker, find_broker
 _CACHE = Path(__file__).parents[1] / ".cache"
 
 # No deadline: on shared cores any example is slow now and then. What failed is kept with the other caches.
-settings.register_profile(
-    "project", deadline=None, database=DirectoryBasedExampleDatabase(_CACHE / "hypothesis")
-)
+settings.register_profile("project", deadline=None, database=DirectoryBasedExampleDatabase(_CACHE / "hypothesis"))
 settings.load_profile("project")
 
 MakeTopic = Callable[..., str]

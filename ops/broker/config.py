@@ -43,9 +43,7 @@ COMMON: Mapping[str, str] = MappingProxyType(
 )
 
 
-def server_properties(
-    *, port: int, controller_port: int, data: Path, overrides: Mapping[str, str]
-) -> dict[str, str]:
+def server_properties(*, port: int, controller_port: int, data: Path, overrides: Mapping[str, str]) -> dict[str, str]:
     """The full configuration of a local broker that listens on the loopback only."""
     return {
         **COMMON,

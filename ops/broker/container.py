@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ops.broker.config import COMMON, NODE_ID, to_environment
 from ops.broker.errors import BrokerUnavailableError
@@ -68,25 +68,30 @@ def container_broker() -> Iterator[str]:
     from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 
-    # The advertised address is part of the configuration, so the port is picked before the start.
-    (port,) = free_ports(1)
-    container = DockerContainer(image()).with_bind_ports(port, port)
-    for key, value in container_environment(port).items():
-        container.with_env(key, value)
-    try:
-        container.start()
-    except (DockerException, OSError) as error:
-        raise BrokerUnavailableError(f"Docker answers, but {image()} did not start ({error}).") from error
-    try:
-        address = f"{container.get_container_host_ip()}:{port}"
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not (is_listening(address) and answers(address)):
-            if time.monotonic() > deadline:
-                raise BrokerUnavailableError(f"{image()} did not answer within {_START_TIMEOUT_S} s.")
-            time.sleep(0.2)
+    with ExitStack() as undo:
+        try:
+            container = DockerContainer(image())
+            undo.callback(container.stop)
+            # The advertised address is part of the configuration, so the port is picked before the start.
+            host, (port,) = container.get_docker_client().host(), free_ports(1)
+            container.with_bind_ports(port, port)
+            for key, value in container_environment(port, host).items():
+                container.with_env(key, value)
+            container.start()
+            address = f"{host}:{port}"
+            _wait_until_ready(address)
+        # RuntimeError: how testcontainers says that a container ended at once.
+        except (DockerException, OSError, RuntimeError) as error:
+            raise BrokerUnavailableError(f"Docker answers, but {image()} did not start ({error}).") from error
         yield address
-    finally:
-        container.stop()
+
+
+def _wait_until_ready(address: str) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not (is_listening(address) and answers(address)):
+        if time.monotonic() > deadline:
+            raise BrokerUnavailableError(f"{image()} did not answer within {_START_TIMEOUT_S} s.")
+        time.sleep(0.2)
 
 
 def container_environment(port: int, host: str = "localhost") -> dict[str, str]:

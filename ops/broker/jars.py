@@ -43,9 +43,7 @@ def read_lock(path: Path = LOCK_FILE) -> tuple[Jar, ...]:
 
 def kafka_version(jars: tuple[Jar, ...]) -> str:
     """The version of the broker that these jars make up."""
-    coordinates = next(
-        jar.coordinates for jar in jars if jar.coordinates.startswith("org.apache.kafka:kafka_")
-    )
+    coordinates = next(jar.coordinates for jar in jars if jar.coordinates.startswith("org.apache.kafka:kafka_"))
     return coordinates.rsplit(":", 1)[1]
 
 

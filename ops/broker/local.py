@@ -219,9 +219,7 @@ def _start(command: list[str], *, log: int) -> subprocess.Popen[bytes]:
     leashed = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *command]
 
     def spawn() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            leashed, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        return subprocess.Popen(leashed, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     return _spawner().submit(spawn).result()
 

@@ -18,9 +18,7 @@ class Log(Protocol):
         """The end of what it printed."""
 
 
-def wait_until_ready(
-    bootstrap_servers: str, process: subprocess.Popen[bytes], log: Log, *, timeout_s: float
-) -> None:
+def wait_until_ready(bootstrap_servers: str, process: subprocess.Popen[bytes], log: Log, *, timeout_s: float) -> None:
     """Return when the broker answers for itself.
 
     Raises:
@@ -30,8 +28,7 @@ def wait_until_ready(
     while not (is_listening(bootstrap_servers) and answers(bootstrap_servers)):
         if process.poll() is not None:
             raise BrokerUnavailableError(
-                f"Kafka ended with status {process.returncode} while starting; "
-                f"its last words:\n{log.last_lines()}"
+                f"Kafka ended with status {process.returncode} while starting; its last words:\n{log.last_lines()}"
             )
         if time.monotonic() > deadline:
             raise BrokerUnavailableError(

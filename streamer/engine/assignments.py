@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Set
+from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Set as AbstractSet
 
 import faust
 import structlog
@@ -52,7 +53,7 @@ class GroupSource:
                 consumer.seek(tp, offset)
 
         await thread.call_thread(seek)
-        self._consumer._read_offset[key] = offset if offset else None
+        self._consumer._read_offset[key] = offset or None
 
     def end(self, tp: TopicPartition) -> int | None:
         """The end of the committed records as of the last fetch; None before the first."""
@@ -73,7 +74,11 @@ class Assignments:
     """The fetch gate of a role and the owner of its partitions."""
 
     def __init__(
-        self, role: Role, source: GroupSource, observer: Observer, fail: Callable[[BaseException], Awaitable[None]]
+        self,
+        role: Role,
+        source: GroupSource,
+        observer: Observer,
+        fail: Callable[[BaseException], Awaitable[None]],
     ) -> None:
         self.role = role
         self.partitions: dict[TP, Partition] = {}
@@ -84,7 +89,7 @@ class Assignments:
 
     # --- the fetch gate -----------------------------------------------------------------------------------------
 
-    def wanted(self) -> Set[TP]:
+    def wanted(self) -> AbstractSet[TP]:
         """The partitions that are ready and below the bound of their queue."""
         return {tp for tp, partition in self.partitions.items() if partition.wants()}
 
@@ -106,9 +111,14 @@ class Assignments:
         """A rebalance begins: take nothing more and let transactions in flight end."""
         await asyncio.gather(*(partition.pause(_REVOKE_SECONDS) for partition in self.partitions.values()))
 
-    def assigned(self, tps: Set[TP], generation: int) -> None:
+    def assigned(self, tps: AbstractSet[TP], generation: int) -> None:
         """A rebalance ended; the work is done in a task, in the order in which rebalances end."""
-        log.info("assigned", role=self.role.name, partitions=sorted(tp.partition for tp in tps), generation=generation)
+        log.info(
+            "assigned",
+            role=self.role.name,
+            partitions=sorted(tp.partition for tp in tps),
+            generation=generation,
+        )
         task = asyncio.create_task(self._settle(set(tps), generation))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -161,5 +171,3 @@ class Assignments:
             while self.partitions:
                 _, partition = self.partitions.popitem()
                 await partition.release()
-
-

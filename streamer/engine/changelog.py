@@ -67,7 +67,12 @@ class StoreAhead(Exception):
 
 
 async def _read_until(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int, store: Store, progress: Callable[[float], None]
+    consumer: AIOKafkaConsumer,
+    tp: TopicPartition,
+    first: int,
+    end: int,
+    store: Store,
+    progress: Callable[[float], None],
 ) -> Replayed:
     applied, marker = 0, store.source_next
     position = first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -12,7 +12,7 @@ from faust.types import TP
 
 from streamer.engine.assignments import Assignments, GroupSource
 from streamer.engine.partition import Observer, Role
-from streamer.engine.transport import MicroBatchConsumer, MicroBatchTransport, Span
+from streamer.engine.transport import MicroBatchConsumer, MicroBatchTransport
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +40,18 @@ class Group:
     def _define(self) -> None:
         assignments, app = self.assignments, self.app
         topic = app.topic(
-            self.role.source, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer=_SPANS, acks=False
+            self.role.source,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer=_SPANS,
+            acks=False,
         )
 
         @app.agent(topic, name=f"{self.role.group}.batches")
         async def batches(stream: faust.StreamT[Any]) -> AsyncIterator[None]:
-            async for event in stream.noack().events():
+            # The stream's interface lacks noack, which its only implementation has.
+            async for event in cast(faust.Stream[Any], stream).noack().events():
                 await assignments.offer(event.message.tp, event.message.value)
                 yield
 

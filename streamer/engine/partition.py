@@ -105,6 +105,7 @@ class Partition:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._unpaused = asyncio.Event()
         self._next = 0
         self._gaps: tuple[int, int] = (-1, 0)
         self._producer: PartitionProducer | None = None
@@ -172,12 +173,13 @@ class Partition:
 
     def open(self) -> None:
         """Start opening, then processing, in a task of its own."""
-        self.paused = False
+        self._unpause()
         self._task = asyncio.create_task(self._guarded(), name=f"{self.tp.topic}-{self.tp.partition}")
 
     async def pause(self, seconds: float) -> None:
         """Take no more records and wait for the transaction in flight, at most ``seconds``."""
         self.paused = True
+        self._unpaused.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -189,7 +191,11 @@ class Partition:
         self._drop_pending()
         self.expected = self.delivered = self._next
         await self._source.seek(self.tp, self._next)
+        self._unpause()
+
+    def _unpause(self) -> None:
         self.paused = False
+        self._unpaused.set()
 
     async def release(self) -> None:
         """Let go: stop the task, the producer and the store."""
@@ -222,7 +228,7 @@ class Partition:
             await self._live()
         except asyncio.CancelledError:
             raise
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the worker must hear of it and stop
             self.ready = False
             self._idle.set()
             log.error("partition_failed", tp=str(self.tp), problem=str(problem) or repr(problem))
@@ -241,14 +247,12 @@ class Partition:
                 log.warning("fenced", tp=str(self.tp), problem=str(problem))
                 await self._shut()
                 self._idle.set()
-                await self._wait_unpaused()
-        raise Fenced(f"{self.tp.topic}-{self.tp.partition} was fenced {_TRIES} times: does a second worker run with "
-                     "the same engine.app_id outside of the consumer group?")
-
-    async def _wait_unpaused(self) -> None:
-        await asyncio.sleep(_RETRY_SECONDS)
-        while self.paused:
-            await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
+                await self._unpaused.wait()
+        raise Fenced(
+            f"{self.tp.topic}-{self.tp.partition} was fenced {_TRIES} times: does a second worker run with "
+            "the same engine.app_id outside of the consumer group?"
+        )
 
     async def _open(self) -> None:
         number, say = self.tp.partition, self._observer.state
@@ -364,7 +368,8 @@ class Partition:
         return records, end
 
     async def _commit(self, records: list[Any], end: int) -> None:
-        assert self._store is not None and self._producer is not None
+        assert self._store is not None
+        assert self._producer is not None
         started = time.perf_counter()
         step = self.role.step
         batch = step.read(records, self.tp.partition)

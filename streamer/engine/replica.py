@@ -62,11 +62,11 @@ class ItemReplica:
     def _decode(self, record: Any) -> tuple[str, int, np.typing.NDArray[np.float32]]:
         rest = next((value for name, value in record.headers if name == _RAW_REST), None)
         if rest is not None:
-            about = _REST.decode(rest)
+            about: _RawRest | FactorRecord = _REST.decode(rest)
             vector = np.frombuffer(record.value, "<f4")
         else:
-            about = _FACTOR.decode(record.value)
-            vector = np.array(about.vector, np.float32)
+            about = whole = _FACTOR.decode(record.value)
+            vector = np.array(whole.vector, np.float32)
         dimension = self._items.space.dimension
         if about.model_version != self._model_version:
             raise ValueError(f"it is of model {about.model_version}, not {self._model_version}")

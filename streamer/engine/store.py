@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rocksdict import (
     BlockBasedOptions,
@@ -71,7 +72,7 @@ class Store:
                 column_families={_META: _options(memory)},
             )
             unlogged = WriteOptions()
-            unlogged.disable_wal = True
+            unlogged.disable_wal = True  # type: ignore[assignment, method-assign]  # the stub calls it a method
             self._rows.set_write_options(unlogged)
             self._meta: Rdict | None = self._rows.get_column_family(_META)
             self._meta_handle: ColumnFamily | None = self._rows.get_column_family_handle(_META)
@@ -104,14 +105,12 @@ class Store:
         if not keys:
             return []
         try:
-            rows: list[bytes | None] = self._rows.get(list(keys))
+            rows = cast("list[bytes | None]", self._rows.get(list(keys)))
         except Exception as problem:
             raise StoreDamaged(f"store {self.path}: {problem}") from problem
         return rows
 
-    def write(
-        self, rows: Iterable[tuple[bytes, bytes | None]], changelog_offset: int, source_next: int | None
-    ) -> None:
+    def write(self, rows: Iterable[tuple[bytes, bytes | None]], changelog_offset: int, source_next: int | None) -> None:
         """Put (or, for None, delete) rows together with the offsets they account for, atomically.
 
         Raises:

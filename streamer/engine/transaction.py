@@ -27,7 +27,6 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from streamer.steps.effects import Outgoing, Target
 
-
 _MAX_BATCH_BYTES = 4 << 20
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, AssertionError)
 
@@ -44,7 +43,12 @@ class PartitionProducer:
     """The transactional producer of one source partition."""
 
     def __init__(
-        self, transactional_id: str, group: str, source: TopicPartition, timeout_ms: int, options: Mapping[str, Any]
+        self,
+        transactional_id: str,
+        group: str,
+        source: TopicPartition,
+        timeout_ms: int,
+        options: Mapping[str, Any],
     ) -> None:
         self._group, self._source, self._timeout = group, source, timeout_ms / 1000
         self._producer = AIOKafkaProducer(
@@ -80,7 +84,7 @@ class PartitionProducer:
                 changelog_end = await self._send(sends, source_next, changelog)
         except _FENCED as problem:
             raise Fenced(str(problem) or repr(problem)) from problem
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001 - any failure at all must end in an abort
             await self._abort(problem)
         try:
             async with asyncio.timeout(self._timeout):
@@ -101,9 +105,7 @@ class PartitionProducer:
         # aiokafka commits a transaction although a batch in it failed: each one is awaited, any failure aborts.
         *acks, _ = await asyncio.gather(*futures, self._send_offset(source_next))
         ends = [
-            ack.offset + size
-            for ack, size in zip(acks, sizes, strict=True)
-            if (ack.topic, ack.partition) == changelog
+            ack.offset + size for ack, size in zip(acks, sizes, strict=True) if (ack.topic, ack.partition) == changelog
         ]
         return max(ends, default=None)
 
@@ -128,7 +130,7 @@ class PartitionProducer:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._producer.abort_transaction()
-        except Exception as second:
+        except Exception as second:  # noqa: BLE001 - without an abort the outcome is unknown, too
             raise Fenced(f"could not abort after {problem!r}: {second!r}") from problem
         raise TransactionFailed(str(problem) or repr(problem)) from problem
 
@@ -139,4 +141,3 @@ class PartitionProducer:
                 await self._producer.stop()
         except Exception:  # noqa: S110 - closing a fenced or unreachable producer has nothing left to save
             pass
-

@@ -15,13 +15,14 @@ Three things differ from the stock consumer on purpose:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
-from faust.transport.consumer import ConsumerThread
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -40,7 +41,7 @@ class Span:
 class FetchGate(Protocol):
     """Who decides what is fetched, and hears what was."""
 
-    def wanted(self) -> Set[TP]:
+    def wanted(self) -> AbstractSet[TP]:
         """The partitions whose records may be fetched now."""
 
     def fetched(self, tp: TP, span: Span) -> None:
@@ -57,18 +58,18 @@ class MicroBatchThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = 200
         return consumer
 
-    async def spans(self, wanted: Set[TP], timeout: float, most: int) -> dict[TP, Span]:
+    async def spans(self, wanted: AbstractSet[TP], timeout: float, most: int) -> dict[TP, Span]:
         """Spans that have arrived for the wanted partitions, waiting up to ``timeout`` seconds for the first."""
         result: dict[TP, Span] = await self.call_thread(self._spans, wanted, timeout, most)
         return result
 
-    async def _spans(self, wanted: Set[TP], timeout: float, most: int) -> dict[TP, Span]:
+    async def _spans(self, wanted: AbstractSet[TP], timeout: float, most: int) -> dict[TP, Span]:
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
         if not self.consumer.flow_active:
             return {}
         if consumer._closed or fetcher._closed:
-            raise driver.ConsumerStoppedError
+            raise ConsumerStoppedError
         if fetcher._subscriptions.reassignment_in_progress:
             return {}
         found = self._drain(fetcher, wanted, most)
@@ -83,7 +84,7 @@ class MicroBatchThread(driver.AIOKafkaConsumerThread):
         return self._drain(fetcher, wanted, most)
 
     @staticmethod
-    def _drain(fetcher: Any, wanted: Set[TP], most: int) -> dict[TP, Span]:
+    def _drain(fetcher: Any, wanted: AbstractSet[TP], most: int) -> dict[TP, Span]:
         """What lies ready, at most ``most`` records a partition; the rest stays for the next call."""
         found: dict[TP, Span] = {}
         for tp in list(fetcher._records):
@@ -117,13 +118,13 @@ class MicroBatchConsumer(driver.Consumer):
     most_records: int = 4096
     _thread: MicroBatchThread
 
-    def _new_consumer_thread(self) -> ConsumerThread:
+    def _new_consumer_thread(self) -> MicroBatchThread:
         return MicroBatchThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message a partition with a span as value."""
         if not self.flow_active:
-            await self.wait(self.can_resume_flow)
+            await self.wait(cast(Any, self.can_resume_flow))  # Faust's own annotation is narrower than its code
         wanted = self.gate.wanted()
         if not wanted:
             await asyncio.sleep(_IDLE_SECONDS)
@@ -140,8 +141,9 @@ class MicroBatchConsumer(driver.Consumer):
             yield tp, self._span_message(tp, span, generation)
 
     def _span_message(self, tp: TP, span: Span, generation: int) -> ConsumerMessage:
+        value: Any = span  # Faust's codec hands it through as it is (`streamer.engine.group`)
         return ConsumerMessage(
-            tp.topic, tp.partition, span.start, 0.0, 0, (), None, span, None, -1, -1, tp, generation_id=generation
+            tp.topic, tp.partition, span.start, 0.0, 0, [], None, value, None, -1, -1, tp, generation_id=generation
         )
 
 

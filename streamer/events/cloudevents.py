@@ -70,9 +70,7 @@ def _borrow(
     if not isinstance(event, dict):
         return Unwrapped(event, path, errors=errors)
     wanted = {
-        name: attribute
-        for name, attribute in _FALLBACKS.items()
-        if name not in event and attribute in attributes
+        name: attribute for name, attribute in _FALLBACKS.items() if name not in event and attribute in attributes
     }
     filled = event | {name: attributes[attribute] for name, attribute in wanted.items()}
     return Unwrapped(filled, path, {name: paths[attribute] for name, attribute in wanted.items()}, errors)

@@ -32,9 +32,7 @@ def explain(value: bytes | None, headers: Headers) -> Interaction | Rejected:
         wrong = FieldError(envelope.path, f"must be an object, got {excerpt(event)}")
         return _rejected(Reason.SCHEMA, [*envelope.errors, wrong])
 
-    normal: dict[str, Any] = {
-        name: FIELDS[name].normal(value) for name, value in event.items() if name in FIELDS
-    }
+    normal: dict[str, Any] = {name: FIELDS[name].normal(value) for name, value in event.items() if name in FIELDS}
     errors = [
         *envelope.errors,
         *_field_errors(event, normal, envelope),

@@ -24,9 +24,7 @@ class Reader:
 
     __slots__ = ("_future_ms", "_invalid_items", "_max_bytes", "_tenant")
 
-    def __init__(
-        self, policy: Policy, *, tenant: str | None, max_bytes: int, invalid_items: Container[str]
-    ) -> None:
+    def __init__(self, policy: Policy, *, tenant: str | None, max_bytes: int, invalid_items: Container[str]) -> None:
         self._future_ms = policy.future_ms
         self._tenant = tenant
         self._max_bytes = max_bytes
@@ -41,9 +39,7 @@ class Reader:
         if isinstance(event, Rejected):
             return event
         return (
-            validate(event, record, self._future_ms)
-            or filter_event(event, self._tenant, self._invalid_items)
-            or event
+            validate(event, record, self._future_ms) or filter_event(event, self._tenant, self._invalid_items) or event
         )
 
 

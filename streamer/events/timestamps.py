@@ -21,12 +21,7 @@ def rfc3339_millis(text: str) -> int | None:
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, sign, offset_hours, offset_minutes = match.groups()[6:]
     away = 0 if sign is None else int(offset_hours) * 60 + int(offset_minutes)
-    if (
-        hour > 23
-        or minute > 59
-        or second > 60
-        or (sign and (int(offset_hours) > 23 or int(offset_minutes) > 59))
-    ):
+    if hour > 23 or minute > 59 or second > 60 or (sign and (int(offset_hours) > 23 or int(offset_minutes) > 59)):
         return None
     try:
         days = date(year, month, day).toordinal() - _EPOCH_DAY

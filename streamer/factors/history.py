@@ -180,9 +180,7 @@ def _add(
     at: IntArray,
     half_life_ms: int,
 ) -> None:
-    strength[row, slot], time[row, slot] = add_events(
-        strength[row, slot], time[row, slot], weight, at, half_life_ms
-    )
+    strength[row, slot], time[row, slot] = add_events(strength[row, slot], time[row, slot], weight, at, half_life_ms)
 
 
 def _victims(items: HashArray, time: IntArray, item: HashArray, at: IntArray) -> Index:

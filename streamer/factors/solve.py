@@ -57,9 +57,7 @@ class Solution:
     fallbacks: int
 
 
-def solve_cholesky(
-    space: ItemSpace, index: IndexArray, confidence: NDArray[np.floating], rhs: str
-) -> Float32Array:
+def solve_cholesky(space: ItemSpace, index: IndexArray, confidence: NDArray[np.floating], rhs: str) -> Float32Array:
     """Solve one user in float64: the reference. index, confidence: (n,) in history order; returns (k,) float32.
 
     The operations and their order are fixed, so that whoever repeats them with the same numpy gets the same bytes:

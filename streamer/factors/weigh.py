@@ -87,9 +87,7 @@ def decay_array(age_ms: IntArray, half_life_ms: int) -> FloatArray:
     x, whole = np.empty(_BLOCK), np.empty(_BLOCK)
     for start in range(0, flat.size, _BLOCK):
         part = flat[start : start + _BLOCK]
-        _exp2_block(
-            ages[start : start + _BLOCK], float(half_life_ms), x[: part.size], whole[: part.size], part
-        )
+        _exp2_block(ages[start : start + _BLOCK], float(half_life_ms), x[: part.size], whole[: part.size], part)
     return out
 
 

@@ -19,10 +19,14 @@ import numpy.typing as npt
 
 from schemas.layouts import UserRows
 from schemas.outcomes import Outcome, Reason
-from schemas.records import DAY_MS, SUPPRESSING, Policy
+from schemas.records import DAY_MS, POSITIVES, SUPPRESSING, Policy
 from streamer.factors.history import fold_batch
 from streamer.factors.weigh import strength_at
 from streamer.steps.suppress import lifts, suppress
+
+POSITIVE, SUPPRESS, RETURN = range(3)
+KIND_OF = dict.fromkeys(POSITIVES, POSITIVE) | dict.fromkeys(SUPPRESSING, SUPPRESS) | {"return": RETURN}
+"""What an event type does to a row, as the numbers in `Columns.kind`."""
 
 IntArray = npt.NDArray[np.int64]
 Index = npt.NDArray[np.intp]
@@ -43,7 +47,7 @@ class Columns:
     request: npt.NDArray[np.uint64]
     fingerprint: npt.NDArray[np.uint32]
     offset: IntArray
-    kind: list[str]
+    kind: npt.NDArray[np.int8]
     item_id: list[str]
 
 
@@ -52,9 +56,21 @@ class Events(list[tuple[Any, ...]]):
 
     def columns(self) -> Columns:
         """The events as columns."""
-        position, user, index, item, target, weight, timestamp, received, request, print_, offset, kind, item_id = zip(
-            *self, strict=True
-        )
+        (
+            position,
+            user,
+            index,
+            item,
+            target,
+            weight,
+            timestamp,
+            received,
+            request,
+            print_,
+            offset,
+            kind,
+            item_id,
+        ) = zip(*self, strict=True)
         return Columns(
             np.array(position, np.intp),
             np.array(user, np.intp),
@@ -67,15 +83,18 @@ class Events(list[tuple[Any, ...]]):
             np.array(request, np.uint64),
             np.array(print_, np.uint32),
             np.array(offset, np.int64),
-            list(kind),
+            np.array(kind, np.int8),
             list(item_id),
         )
 
 
 @dataclass(slots=True)
 class Folded:
-    """touched: (T,) rows with a new revision, ascending; newest_position: (T,) record of the newest effect of each;
-    applied: (A,) applied events in log order; dead_letters: (reason, record position)."""
+    """What folding gives.
+
+    touched: (T,) rows with a new revision, ascending; newest_position: (T,) record of the newest effect of each;
+    applied: (A,) applied events in log order; dead_letters: (reason, record position).
+    """
 
     columns: Columns
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
@@ -100,9 +119,8 @@ def fold(columns: Columns, users: UserRows, policy: Policy, strangers: Sequence[
         folded.outcomes[Outcome.DEAD_LETTER, Reason.WRONG_PARTITION] += int(strange.sum())
         events = events[~strange]
     newest = np.full(len(users), -1, np.intp)
-    applied = [
-        _round(chosen, columns, users, policy, folded, newest) for chosen in _rounds(columns.user, events)
-    ]
+    rounds = _rounds(columns.user, events)
+    applied = [_round(chosen, columns, users, policy, folded, newest) for chosen in rounds]
     folded.applied = np.sort(np.concatenate(applied)) if applied else folded.applied
     folded.touched = np.flatnonzero(newest >= 0)
     folded.newest_position = newest[folded.touched]
@@ -123,9 +141,7 @@ def _rounds(user: Index, events: Index) -> list[Index]:
     return np.split(events[order][by_rank], np.cumsum(np.bincount(rank))[:-1])
 
 
-def _round(
-    events: Index, columns: Columns, users: UserRows, policy: Policy, folded: Folded, newest: Index
-) -> Index:
+def _round(events: Index, columns: Columns, users: UserRows, policy: Policy, folded: Folded, newest: Index) -> Index:
     """One event each of distinct users; returns the applied ones."""
     outcomes = folded.outcomes
     user, at = columns.user[events], columns.timestamp[events]
@@ -148,14 +164,14 @@ def _round(
     events = events[left]
     if not len(events):
         return events
-    user, at = columns.user[events], columns.timestamp[events]
-    kinds = [columns.kind[event] for event in events.tolist()]
-    suppressing = np.array([kind in SUPPRESSING for kind in kinds], bool)
-    if suppressing.any():
-        for event, kind in zip(events[suppressing].tolist(), np.array(kinds)[suppressing].tolist(), strict=True):
-            suppress(users, int(columns.user[event]), columns, event, kind == "return", policy.suppress_capacity)
-        outcomes[Outcome.SUPPRESSED, None] += int(suppressing.sum())
-    applied = events[~suppressing]
+    user, at, kind = columns.user[events], columns.timestamp[events], columns.kind[events]
+    applied = events
+    if kind.any():
+        for event in events[kind != POSITIVE].tolist():
+            returned = columns.kind[event] == RETURN
+            suppress(users, int(columns.user[event]), columns, event, returned, policy.suppress_capacity)
+        outcomes[Outcome.SUPPRESSED, None] += int(np.count_nonzero(kind))
+        applied = events[kind == POSITIVE]
     _write_keys(users, user, columns, events)
     head = users.head
     head["event_time"][user] = np.maximum(head["event_time"][user], at)
@@ -167,11 +183,9 @@ def _round(
     return applied
 
 
-def _seen(
-    users: UserRows, user: Index, request: npt.NDArray[np.uint64], window_ms: int
-) -> npt.NDArray[np.bool_]:
+def _seen(users: UserRows, user: Index, request: npt.NDArray[np.uint64], window_ms: int) -> npt.NDArray[np.bool_]:
     """(E, R) which live key of its user each request hash equals; a hash is never 0, an empty slot always."""
-    equal = users.request[user] == request[:, None]
+    equal: npt.NDArray[np.bool_] = users.request[user] == request[:, None]
     if equal.any():
         oldest = (users.head["event_time"][user] - window_ms) // 1000
         equal &= users.key_time[user] >= oldest[:, None]
@@ -195,9 +209,7 @@ def _drop(
     return left & ~gone
 
 
-def _capped(
-    columns: Columns, events: Index, users: UserRows, policy: Policy
-) -> npt.NDArray[np.bool_] | None:
+def _capped(columns: Columns, events: Index, users: UserRows, policy: Policy) -> npt.NDArray[np.bool_] | None:
     """Positive events beyond the policy's caps: strength of one item for one user, events of one user in one day."""
     if not policy.cap_item_strength and not policy.cap_user_events_per_day:
         return None
@@ -211,8 +223,8 @@ def _capped(
     if policy.cap_user_events_per_day:
         today = users.head["cap_day"][user] == at // DAY_MS
         over |= today & (users.head["cap_count"][user] >= policy.cap_user_events_per_day)
-    positive = np.array([columns.kind[event] not in SUPPRESSING for event in events.tolist()], bool)
-    return over & positive
+    capped: npt.NDArray[np.bool_] = over & (columns.kind[events] == POSITIVE)
+    return capped
 
 
 def _write_keys(users: UserRows, user: Index, columns: Columns, events: Index) -> None:

@@ -15,7 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from schemas.layouts import ItemRow, decode_item_row, decode_signals, encode_item_row, reservoir_dtype, signal_dtype
+from schemas.layouts import (
+    ItemRow,
+    decode_item_row,
+    decode_signals,
+    encode_item_row,
+    reservoir_dtype,
+    signal_dtype,
+)
 from schemas.records import Manifest
 from streamer.events.hashes import generation_id
 from streamer.factors.guard import guard
@@ -129,9 +136,7 @@ class ItemStep:
             old = np.zeros(0, dtype) if item.reservoir is None else item.reservoir
             item.reservoir = np.concatenate([old[old["user"] != signal["user"]], entry])[-RESERVOIR:]
 
-    def _move(
-        self, batch: ItemBatch, items: list[ItemRow], known: npt.NDArray[np.bool_], effects: Effects
-    ) -> None:
+    def _move(self, batch: ItemBatch, items: list[ItemRow], known: npt.NDArray[np.bool_], effects: Effects) -> None:
         """SGD on the items that have a vector, then publish each once."""
         moving = np.flatnonzero(known)
         if not len(moving):

@@ -1,7 +1,7 @@
 """The records that a step publishes: factor records and dead letters.
 
-    value   JSON, or with encoding f32le the raw vector and the rest in the header `factors.record`
-    headers CloudEvents 1.0 binary mode, `factors.source` (topic/partition/offset), `traceparent` where the event had one
+value   JSON, or with encoding f32le the raw vector and the rest in the header `factors.record`
+headers CloudEvents 1.0 binary mode, `factors.source` (topic/partition/offset), `traceparent` where the event had one
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ class Publisher:
         epochs: Sequence[int],
         trace: dict[int, bytes],
     ) -> list[Outgoing]:
-        """One record a key. vectors: (n, k); extras: JSON fields to append, each starting with a comma, or empty;
-        offsets: ``topic/partition/offset`` of the newest event in it; trace: position -> traceparent."""
+        """One record a key.
+
+        vectors: (n, k); extras: JSON fields to append, each starting with a comma, or empty;
+        offsets: ``topic/partition/offset`` of the newest event in it; trace: position -> traceparent.
+        """
         raw = self.encoding == "f32le"
         values = self._raw(vectors) if raw else self._texts(vectors)
         content = b"application/octet-stream" if raw else b"application/json"
@@ -57,8 +60,14 @@ class Publisher:
             ("ce_source", self.source.encode()),
             ("content-type", content),
         ]
-        tail = b',"dimension":%d,"model_version":%b,"version":' % (self.dimension, orjson.dumps(self.model_version))
-        closing = b',"items_epoch":%b,"training_data_end":%d' % (orjson.dumps(list(epochs)), self.training_data_end)
+        tail = b',"dimension":%d,"model_version":%b,"version":' % (
+            self.dimension,
+            orjson.dumps(self.model_version),
+        )
+        closing = b',"items_epoch":%b,"training_data_end":%d' % (
+            orjson.dumps(list(epochs)),
+            self.training_data_end,
+        )
         kind = b',"kind":"%b","vector":' % self.kind.encode()
         out: list[Outgoing] = []
         rows = zip(keys, values, versions, events, event_times, extras, offsets, strict=True)

@@ -24,9 +24,7 @@ def suppress(users: UserRows, user: int, columns: Columns, event: int, returned:
     if old is None:
         positive = int(users.time[user, slot]) if slot is not None else 0
         old = Suppression(columns.item_id[event], item, at, 0, positive)
-    new = Suppression(
-        old.item_id, item, max(old.until, at), max(old.voided, at if returned else 0), old.positive
-    )
+    new = Suppression(old.item_id, item, max(old.until, at), max(old.voided, at if returned else 0), old.positive)
     _store(users, user, new, capacity)
     # An entry newer than the return keeps the strength of its older events too: it is one number by then.
     if returned and slot is not None and int(users.time[user, slot]) <= at:

@@ -18,7 +18,7 @@ import orjson
 from xxhash import xxh3_64_intdigest
 
 from schemas.layouts import RowShape, UserRows, decode_user_rows, encode_signals, encode_user_rows
-from schemas.outcomes import Outcome, Reason
+from schemas.outcomes import Outcome
 from schemas.records import Interaction, Manifest
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
 from streamer.events.read import Reader
@@ -27,7 +27,7 @@ from streamer.factors.guard import guard
 from streamer.factors.solve import solve_batch, solve_cholesky
 from streamer.factors.weigh import confidence_array, strength_at
 from streamer.steps.effects import Effects
-from streamer.steps.fold import Events, Folded, fold
+from streamer.steps.fold import KIND_OF, Events, Folded, fold
 from streamer.steps.items import Items
 from streamer.steps.records import Publisher, dead_letter
 
@@ -74,9 +74,7 @@ class UserStep:
         self._solver, self._tolerance = solver, tolerance
         self._generation = generation_id(manifest.model_version)
         self._average = np.array(manifest.average_user, np.float32)
-        self._shape = RowShape(
-            manifest.dimension, policy.history_capacity, policy.keys_capacity, len(items.epochs)
-        )
+        self._shape = RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(items.epochs))
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
         )
@@ -86,9 +84,14 @@ class UserStep:
     def read(self, records: Sequence[Any], partition: int) -> UserBatch:
         """Decode and judge each record; good events become columns, the rest is done with here."""
         batch = UserBatch(partition, records)
-        read, columns, item_of, weights = self._reader.read, batch.events, self._items.of, self._policy.weights
+        read, columns, item_of, weights = (
+            self._reader.read,
+            batch.events,
+            self._items.of,
+            self._policy.weights,
+        )
         users: dict[bytes, int] = {}
-        append = columns.append
+        append, kind_of = columns.append, KIND_OF
         for position, record in enumerate(records):
             verdict = read(record)
             if type(verdict) is Interaction:
@@ -109,7 +112,7 @@ class UserStep:
                         request_hash(verdict.tenant, verdict.user_id, verdict.request_id),
                         fingerprint(verdict),
                         record.offset,
-                        kind,
+                        kind_of[kind],
                         verdict.item_id,
                     )
                 )
@@ -149,7 +152,11 @@ class UserStep:
             self._publish(batch, users, folded, effects)
             self._signal(batch, users, folded, confidence, effects)
             effects.rows = list(
-                zip([batch.keys[user] for user in touched.tolist()], encode_user_rows(users, touched), strict=True)
+                zip(
+                    [batch.keys[user] for user in touched.tolist()],
+                    encode_user_rows(users, touched),
+                    strict=True,
+                )
             )
         return effects
 
@@ -158,17 +165,14 @@ class UserStep:
         for reason, position in folded.dead_letters:
             batch.effects.send(target, dead_letter(batch.records[position], self._topics.interactions, reason, ()))
 
-    def _solve(
-        self, users: UserRows, touched: npt.NDArray[np.intp], effects: Effects
-    ) -> npt.NDArray[np.float64]:
+    def _solve(self, users: UserRows, touched: npt.NDArray[np.intp], effects: Effects) -> npt.NDArray[np.float64]:
         """Re-solve the touched users from their whole history; returns their confidences (T, H)."""
         width = max(int(users.head["entries"][touched].max()), 1)
-        item, time, strength = (column[touched, :width] for column in (users.item, users.time, users.strength))
-        index = self._items.space.lookup(item)
-        newest = time.max(axis=1)
-        confidence = confidence_array(
-            strength_at(strength, time, newest[:, None], self._policy.half_life_ms), self._policy
-        )
+        index = self._items.space.lookup(users.item[touched, :width])
+        time = users.time[touched, :width]
+        now = time.max(axis=1, keepdims=True)
+        strength = strength_at(users.strength[touched, :width], time, now, self._policy.half_life_ms)
+        confidence = confidence_array(strength, self._policy)
         head = users.head
         same = head["generation"][touched] == self._generation
         start = np.where(same[:, None], users.vector[touched], np.float32(0))
@@ -197,20 +201,15 @@ class UserStep:
         effects: Effects,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         if self._solver == "cg":
-            solution = solve_batch(
-                self._items.space, index, confidence, self._policy.rhs, start, self._tolerance
-            )
+            solution = solve_batch(self._items.space, index, confidence, self._policy.rhs, start, self._tolerance)
             effects.facts["solve_residual"] = float(solution.residual.max(initial=0.0))
             effects.facts["solve_iterations"] = float(solution.iterations)
             effects.facts["solve_fallbacks"] = float(solution.fallbacks)
             return solution.vectors, solution.empty
         exact = [self._exact(row, c) for row, c in zip(index, confidence, strict=True)]
-        vectors = np.stack(exact)
-        return vectors, ~(index >= 0).any(axis=1)
+        return np.stack(exact), np.all(index < 0, axis=1)
 
-    def _exact(
-        self, index: npt.NDArray[np.int32], confidence: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float32]:
+    def _exact(self, index: npt.NDArray[np.int32], confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         try:
             return solve_cholesky(self._items.space, index, confidence, self._policy.rhs)
         except (ValueError, np.linalg.LinAlgError):
@@ -297,6 +296,3 @@ class UserStep:
         effects.facts["unknown_items"] = float((columns.index[applied] < 0).sum())
         effects.facts["signals"] = float(len(applied))
         effects.facts["top_item"] = float(np.unique(item, return_counts=True)[1].max())
-
-
-

@@ -96,9 +96,7 @@ class Health:
                 return Verdict(False, self._obstacle, self._obstacle_percent)
             unassigned = [role for role in self._roles if role not in self._assigned]
             if unassigned:
-                return Verdict(
-                    False, f"{_listed(unassigned)}: waiting for partitions to be assigned", percent
-                )
+                return Verdict(False, f"{_listed(unassigned)}: waiting for partitions to be assigned", percent)
             held = Counter(part.state for part in self._partitions.values() if part.state != "ready")
             if held:
                 words = ", ".join(f"{held[state]} {state}" for state in _STATES if held[state])
@@ -126,8 +124,7 @@ class Health:
     def _percent(self) -> float:
         done = {"ready": 1.0, "paused": 1.0}
         shares = [
-            part.share if part.state == "restoring" else done.get(part.state, 0.0)
-            for part in self._partitions.values()
+            part.share if part.state == "restoring" else done.get(part.state, 0.0) for part in self._partitions.values()
         ]
         return round(100.0 * sum(shares) / len(shares), 1) if shares else 0.0
 

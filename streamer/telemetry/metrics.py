@@ -92,9 +92,7 @@ class Metrics:
         self._transactions = counter("transactions_total", "Transactions, by how they ended.", "result")
         self._lag = gauge("consumer_lag", "Records not yet processed.", "topic", "partition")
         self.freshness = gauge("freshness_seconds", "Age of the newest event, when it was last published.")
-        self.solve_residual = gauge(
-            "solve_residual", "Largest relative residual of the last batch of user solves."
-        )
+        self.solve_residual = gauge("solve_residual", "Largest relative residual of the last batch of user solves.")
         self.parity_error = gauge(
             "parity_error", "Largest relative error of sampled vectors against a fresh exact solve."
         )
@@ -107,9 +105,7 @@ class Metrics:
             values=KINDS,
         )
         self._nonfinite = counter("nonfinite_total", "Vectors held back because a number was not finite.")
-        self.item_update_norm = gauge(
-            "item_update_norm", "Largest norm of an item vector's change in the last batch."
-        )
+        self.item_update_norm = gauge("item_update_norm", "Largest norm of an item vector's change in the last batch.")
         self.items_replica_lag = gauge(
             "items_replica_lag", "Records of item-factors that the local item matrix has not taken in yet."
         )
@@ -119,9 +115,7 @@ class Metrics:
         self._cold_start_ratio = gauge(
             "cold_start_ratio", "Share of recently refreshed users without any known item in their history."
         )
-        self.matrix_density = gauge(
-            "matrix_density", "Known items in a user's history over all items, recently."
-        )
+        self.matrix_density = gauge("matrix_density", "Known items in a user's history over all items, recently.")
         self.top_item_share = gauge("top_item_share", "Share of recent events on the busiest item.")
         self.vector_coverage = gauge("vector_coverage", "Share of known ids that have a vector.", "kind")
         self._dedupe_hits = counter("dedupe_hits_total", "Records whose request id was already there.")
@@ -131,23 +125,15 @@ class Metrics:
             "reason",
         )
         self.store_rows = gauge("store_rows", "Rows in the local stores.")
-        self.restore_progress = gauge(
-            "restore_progress", "Share of the local state that is restored, 0 to 1."
-        )
+        self.restore_progress = gauge("restore_progress", "Share of the local state that is restored, 0 to 1.")
         self._model_info = gauge("model_info", "The model generation served: 1.", "model_version")
-        self.model_traffic_ratio = gauge(
-            "model_traffic_ratio", "Share of users served by a model.", "model_version"
-        )
+        self.model_traffic_ratio = gauge("model_traffic_ratio", "Share of users served by a model.", "model_version")
         self.alignment_residual = gauge(
             "alignment_residual",
             "Relative residual after a new generation was turned into the old one's space.",
         )
-        self.prequential_recall = gauge(
-            "prequential_recall", "Recall@10 of test-then-learn, recently.", "model"
-        )
-        self.drift_psi = gauge(
-            "drift_psi", "Population stability index against the training data.", "feature"
-        )
+        self.prequential_recall = gauge("prequential_recall", "Recall@10 of test-then-learn, recently.", "model")
+        self.drift_psi = gauge("drift_psi", "Population stability index against the training data.", "feature")
         build = gauge("build_info", "What runs: 1.", "version", "python")
 
         for outcome, reason in _endings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_loss_never_rises(
     losses: list[Iteration] = []
     fit_items(matrix, csr_array(matrix.T.tocsr()), training(rhs, steps=steps), losses.append)
     values = [iteration.loss for iteration in losses]
-    assert all(after <= before + 1e-4 * abs(before) + 1e-4 for before, after in zip(values, values[1:], strict=False))
+    assert all(after <= before + 1e-4 * abs(before) + 1e-4 for before, after in pairwise(values))
 
 
 def test_the_reported_loss_is_the_loss() -> None:

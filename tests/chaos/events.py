@@ -1,4 +1,4 @@
-"""A seeded stream of events as hostile as the contract allows: duplicates, conflicts, late ones, filtered ones, bad ones.
+"""A seeded stream of hostile events: duplicates, conflicts, late, filtered, suppressing and malformed ones.
 
 The same seed and clock give the same stream. What each event must end in is for the oracle to say.
 """
@@ -52,7 +52,7 @@ class Events:
         makers = self._random.choices(list(self._kinds), list(self._kinds.values()), k=count)
         return [make() for make in makers]
 
-    # --- kinds --------------------------------------------------------------------------------------------------
+    # --- kinds --------------------------------------------------------------------------------------------
 
     def _event(self, **fields: object) -> dict[str, Any]:
         draw = self._random

@@ -19,9 +19,7 @@ OURS = ("topics", "users", "items", "sample", "bootstrap")
 
 
 def _services() -> dict[str, dict[str, Any]]:
-    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))[
-        "services"
-    ]
+    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
     return services
 
 
@@ -112,10 +110,7 @@ def test_what_is_mounted_and_copied_is_there() -> None:
 def test_docker_itself_takes_the_file() -> None:
     """Where the client has compose, it checks the file in full."""
     docker = shutil.which("docker")
-    if (
-        docker is None
-        or subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode
-    ):
+    if docker is None or subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode:
         pytest.skip("no docker compose on this machine")
     command = [docker, "compose", "--profile", "*", "config", "--quiet"]
     checked = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
@@ -125,9 +120,9 @@ def test_docker_itself_takes_the_file() -> None:
 def test_the_dashboard_reads_only_metrics_of_ours() -> None:
     """Each query names `factors_` metrics and the provisioned data source."""
     dashboard = json.loads((ROOT / "ops/grafana/dashboards/workers.json").read_text("utf-8"))
-    source = yaml.safe_load(
-        (ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text("utf-8")
-    )["datasources"][0]
+    source = yaml.safe_load((ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text("utf-8"))[
+        "datasources"
+    ][0]
     for panel in dashboard["panels"]:
         assert panel["datasource"]["uid"] == source["uid"]
         assert all(re.search(r"\bfactors_[a-z_]+", target["expr"]) for target in panel["targets"])

@@ -5,16 +5,18 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import pytest
+from docker.errors import DockerException
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from ops.broker import BrokerUnavailableError, FoundBroker, find, find_broker
+from ops.broker import BrokerUnavailableError, FoundBroker, container, find, find_broker
 from ops.broker.config import to_environment, to_properties
 from ops.broker.container import container_environment, engine_answers, image
 from ops.broker.java import find_java, java_major
 from ops.broker.ports import free_ports
+from ops.broker.ready import answers
 from ops.broker.run_folder import RunFolder
 
 
@@ -130,14 +132,73 @@ def test_no_engine_is_a_quick_no(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert engine_answers() is False
 
 
+class _FakeContainer:
+    """Docker's part in the container broker, remembered."""
+
+    events: ClassVar[list[str]] = []
+    failure: ClassVar[Exception | None] = None
+
+    def __init__(self, name: str) -> None:
+        self.events[:] = [f"image {name}"]
+        self.environment: dict[str, str] = {}
+
+    def get_docker_client(self) -> Self:
+        return self
+
+    def host(self) -> str:
+        return "docker.example"
+
+    def with_bind_ports(self, inside: int, outside: int) -> None:
+        assert inside == outside
+
+    def with_env(self, key: str, value: str) -> None:
+        self.environment[key] = value
+
+    def start(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.events.append(self.environment["KAFKA_ADVERTISED_LISTENERS"].rsplit(":", 1)[0])
+
+    def stop(self) -> None:
+        self.events.append("stopped")
+
+
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An engine that is played, with a broker in it that answers at once."""
+    monkeypatch.setattr("testcontainers.core.container.DockerContainer", _FakeContainer)
+    monkeypatch.setattr(container, "is_listening", lambda _address: True)
+    monkeypatch.setattr(container, "answers", lambda _address: True)
+    return monkeypatch
+
+
+def test_the_container_is_started_advertised_and_stopped(docker: pytest.MonkeyPatch) -> None:
+    """The pinned image, advertised under the engine's host, gone at the end."""
+    with container.container_broker() as address:
+        assert address.startswith("docker.example:")
+    assert _FakeContainer.events == [f"image {image()}", "PLAINTEXT://docker.example", "stopped"]
+
+
+@pytest.mark.parametrize("failure", [DockerException("no such image"), OSError("gone"), RuntimeError("died")])
+def test_a_container_that_does_not_start_is_removed(docker: pytest.MonkeyPatch, failure: Exception) -> None:
+    """Whatever Docker says, it becomes one sentence, and nothing is left behind."""
+    docker.setattr(_FakeContainer, "failure", failure)
+    with pytest.raises(BrokerUnavailableError, match=f"did not start .{failure}"):
+        container.container_broker().__enter__()
+    assert _FakeContainer.events[-1] == "stopped"
+
+
+def test_an_error_of_the_user_is_not_taken_for_dockers(docker: pytest.MonkeyPatch) -> None:
+    """What fails inside the `with` block comes out as it was."""
+    with pytest.raises(OSError, match="mine"), container.container_broker():
+        raise OSError("mine")
+
+
 def test_the_container_broker_where_docker_is() -> None:
     """The Docker way, proved where there is an engine."""
     if not engine_answers():
         pytest.skip("no Docker engine answers on this machine")
-    from ops.broker.container import container_broker
-    from ops.broker.ready import answers
-
-    with container_broker() as address:
+    with container.container_broker() as address:
         assert answers(address)
 
 

@@ -79,9 +79,7 @@ def test_a_jar_fetched_with_other_bytes_never_reaches_the_cache(
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "kafka_2.13-9.9.9.jar"]
 
 
-def test_a_missing_jar_is_fetched_and_then_kept(
-    cached: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_jar_is_fetched_and_then_kept(cached: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetched aside, verified, moved into place; said in one line."""
     cache, lock = cached
     folder = cache / "kafka" / "9.9.9"

@@ -21,9 +21,7 @@ def _project() -> dict[str, Any]:
 
 def _pins(name: str) -> dict[str, str]:
     text = (ROOT / "requirements" / name).read_text("utf-8")
-    return dict(
-        re.findall(r"^([a-z0-9.-]+==\S+)((?: ;[^\\\n]*)?(?: \\\n +--hash=\S+)+)$", text, re.MULTILINE)
-    )
+    return dict(re.findall(r"^([a-z0-9.-]+==\S+)((?: ;[^\\\n]*)?(?: \\\n +--hash=\S+)+)$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -1,6 +1,6 @@
-"""A system made by hand: what a right worker would have left behind, and what it leaves when something is wrong with it.
+"""A system made by hand: what a right worker leaves behind, and what a wrong one does.
 
-The worker here is thirty lines over the oracle's own fold, so that a test can take away or bend one thing at a time.
+The worker here is a few lines over the oracle's own fold, so that a test can bend one thing at a time.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_the_generator_reaches_every_outcome_and_reason() -> None:
     assert expected | {("filtered", name) for name in filters} == set(outcomes)
 
 
-# --- what a worker does to its input --------------------------------------------------------------------------------
+# --- what a worker does to its input ---------------------------------------------------------------------
 
 
 def _effective(records: list[LogRecord]) -> list[int]:
@@ -144,7 +144,7 @@ def test_a_batch_that_two_owners_committed_is_found() -> None:
     assert {"versions", "offsets", "letters"} <= _words(_report(made.logs))
 
 
-# --- what lies in the topics and stores -----------------------------------------------------------------------------
+# --- what lies in the topics and stores ------------------------------------------------------------------
 
 
 def _last_row(logs: Logs, least_version: int = 3) -> int:

@@ -17,11 +17,11 @@ _PROSE = {"title", "description", "examples", "contentMediaType", "contentSchema
 
 
 def canonical(schema: dict[str, Any]) -> list[Any]:
-    """The alternatives that the schema allows, each a type with the keywords that bear on it, in a fixed order."""
+    """What the schema allows: alternatives in a fixed order, each a type with the keywords bearing on it."""
     return _alternatives(schema, schema.get("$defs", {}))
 
 
-def default_of(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # any JSON value
+def default_of(schema: dict[str, Any]) -> Any:
     """The default that the schema states; no default and null are the same to a decoder."""
     return schema.get("default")
 

@@ -47,9 +47,9 @@ def test_example_file_is_the_defaults_and_complete() -> None:
     assert load_settings(_EXAMPLE, {}) == Settings()
     text = _EXAMPLE.read_text()
     for path in Vocabulary(Settings).leaves():
-        assert any(
-            line_of(variant, path) for variant in (text, text.replace("\n# ", "\n"))
-        ), f"{'.'.join(path)} is missing in factors.toml"
+        assert any(line_of(variant, path) for variant in (text, text.replace("\n# ", "\n"))), (
+            f"{'.'.join(path)} is missing in factors.toml"
+        )
 
 
 def test_environment_wins_over_file(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_missing_file_and_environment_are_reported_together(tmp_path: Path) -> N
     """A file that cannot be read does not hide what is wrong elsewhere."""
     with pytest.raises(ConfigError) as caught:
         load_settings(tmp_path / "none.toml", {"FACTORS_HTTP__PORT": "99999"})
-    assert [mistake.key for mistake in caught.value.mistakes] == ["http.port", ""]
+    assert {mistake.key for mistake in caught.value.mistakes} == {"http.port", ""}
     assert "No such file" in str(caught.value)
 
 

@@ -11,12 +11,11 @@ from streamer.events.timestamps import rfc3339_millis
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
-@given(st.datetimes(datetime.min.replace(year=2), datetime.max.replace(year=9998)), OFFSETS)
-def test_any_time_in_any_offset(moment: datetime, offset: timezone) -> None:
+@given(st.datetimes(timezones=OFFSETS))
+def test_any_time_in_any_offset(moment: datetime) -> None:
     """Milliseconds are those of the standard library, rounded down."""
-    aware = moment.replace(tzinfo=offset)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    assert rfc3339_millis(aware.isoformat()) == (aware - epoch) // timedelta(milliseconds=1)
+    assert rfc3339_millis(moment.isoformat()) == (moment - epoch) // timedelta(milliseconds=1)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ POLICY = Policy(history_capacity=6, keys_capacity=4, suppress_capacity=3)
 
 
 def rows_of(rows: dict[bytes, bytes], policy: Policy = POLICY) -> UserRows:
-    return decode_user_rows([rows[key] for key in sorted(rows)], RowShape(8, policy.history_capacity, policy.keys_capacity, 2))
+    return decode_user_rows(
+        [rows[key] for key in sorted(rows)], RowShape(8, policy.history_capacity, policy.keys_capacity, 2)
+    )
 
 
 def outcomes(effects: list[Any]) -> Counter[Any]:
@@ -237,7 +239,12 @@ def test_an_invalid_item_is_filtered() -> None:
 
 def test_every_applied_event_sends_one_signal_to_its_items_partition() -> None:
     """Suppressed, duplicate and rejected records send none."""
-    bodies = [event(), event(), event(request_id="r2", event_type="hide"), event(request_id="r3", item_id="i9")]
+    bodies = [
+        event(),
+        event(),
+        event(request_id="r2", event_type="hide"),
+        event(request_id="r3", item_id="i9"),
+    ]
     [effects] = run(user_step(POLICY), [record(n, body) for n, body in enumerate(bodies)], [], {})
     signals = {target: records for target, records in effects.sends.items() if target[0] == TOPICS.item_signals}
     keys = sorted(key for records in signals.values() for key, *_ in records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +43,9 @@ def event(**changes: Any) -> dict[str, Any]:
 
 def record(offset: int, body: dict[str, Any], **changes: Any) -> FakeRecord:
     """A record at an offset, keyed by its user."""
-    return FakeRecord(**({"key": body["user_id"].encode(), "value": json.dumps(body).encode(), "offset": offset} | changes))
+    return FakeRecord(
+        **({"key": body["user_id"].encode(), "value": json.dumps(body).encode(), "offset": offset} | changes)
+    )
 
 
 def manifest(policy: Policy, dimension: int = 8) -> Manifest:
@@ -98,7 +101,7 @@ def run(step: UserStep, records: list[FakeRecord], cuts: list[int], rows: dict[b
     """Apply records cut into batches at ``cuts``; rows change as the store's would. Returns the effects."""
     effects = []
     bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(records)}), len(records)]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         batch = step.read(records[low:high], 0)
         done = step.apply(batch, [rows.get(key) for key in batch.keys])
         rows.update(done.rows)

@@ -1,0 +1,206 @@
+"""The job, top to bottom: read, train, judge, keep, publish. Only here are clock and randomness handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bootstrap.als import Training
+from bootstrap.artifact import open_manifest
+from bootstrap.broker import read_to_end
+from bootstrap.columns import Columns, columns_of
+from bootstrap.fit import Recipe, Show, fit, score
+from bootstrap.gates import Bounds, judge
+from bootstrap.publish import served
+from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
+from schemas.outcomes import Outcome
+from schemas.records import Artifact, CatalogueEntry, Manifest
+from streamer.errors import DataError
+from streamer.events.hashes import ITEM_KEY_BYTES
+from streamer.events.read import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bootstrap.model import Model
+    from streamer.settings import Settings
+
+PACKAGE = "streaming-factors"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where events come from: an NDJSON file, "-", or None for the interactions topic; ``items`` likewise."""
+
+    events: str | None
+    items: str | None = None
+    parent: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return {None: "the interactions topic", "-": "standard input"}.get(self.events, str(self.events))
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a generation takes from the one before it."""
+
+    item_key: bytes
+    parent_version: str | None
+
+
+def read(settings: Settings, source: Source, now_ms: int) -> Log:
+    """The log of the source.
+
+    Raises:
+        DataError: a file cannot be read, or nothing in the source has an effect.
+        BrokerError: the topic cannot be read.
+    """
+    reader = Reader(
+        settings.policy,
+        tenant=settings.events.tenant,
+        max_bytes=settings.events.max_bytes,
+        invalid_items=invalid_items(_catalogue(settings, source)),
+    )
+    if source.events is not None:
+        log = read_file(source.events, reader, settings.policy, now_ms=now_ms)
+    else:
+        records, ends = read_to_end(settings, settings.topic("interactions"))
+        log = judge_records(records, reader, settings.policy, partitions=len(ends))
+        log.cut_offsets.update({str(number): end for number, end in ends.items()})
+    if not log.outcomes[Outcome.APPLIED, None]:
+        raise DataError(f"no event of {source.name} can be trained on: {_told(log)}.")
+    return log
+
+
+def _catalogue(settings: Settings, source: Source) -> dict[str, CatalogueEntry]:
+    if source.items is not None:
+        return read_catalogue(source.items)
+    if source.events is not None:
+        return {}
+    entries: dict[str, CatalogueEntry] = {}
+    for record in read_to_end(settings, settings.topic("items"))[0]:
+        item_id = (record.key or b"").decode("utf-8", "replace")
+        entries.pop(item_id, None)
+        if record.value is not None:
+            try:
+                entries[item_id] = msgspec.json.decode(record.value, type=CatalogueEntry)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                # The workers refuse it too: what a broken entry says of its item is unknown, so it says nothing.
+                continue
+    return entries
+
+
+def _told(log: Log) -> str:
+    """The outcomes in words, the most frequent first."""
+    words = [
+        f"{count:,} {outcome}{f' ({reason})' if reason else ''}" for (outcome, reason), count in log.outcomes.most_common()
+    ]
+    return ", ".join(words) or "it is empty"
+
+
+def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], bytes], *, ask_topics: bool) -> Lineage:
+    """The item key: the parent's, or a new one for a first generation.
+
+    Histories name items by keyed hashes, so a generation that is to read the kept histories needs their key.
+
+    Raises:
+        DataError: the parent's artifact is damaged.
+        BrokerError: the topics cannot be read.
+    """
+    if source.parent is not None:
+        parent = open_manifest(source.parent)
+        return Lineage(bytes.fromhex(parent.item_key), parent.model_version)
+    active = served(settings).manifest if ask_topics else None
+    if active is not None:
+        return Lineage(bytes.fromhex(active.item_key), active.model_version)
+    return Lineage(random_bytes(ITEM_KEY_BYTES), None)
+
+
+def recipe(settings: Settings) -> Recipe:
+    """What the settings say of training."""
+    bootstrap, policy = settings.bootstrap, settings.policy
+    training = Training(bootstrap.dimension, bootstrap.iterations, bootstrap.seed, policy.ridge, policy.rhs)
+    return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
+
+
+def make(
+    settings: Settings, log: Log, heritage: Lineage, bounds: Bounds, *, now_ms: int, show: Show
+) -> tuple[Manifest, Model]:
+    """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet."""
+    columns, collisions = columns_of(log, settings.policy, heritage.item_key)
+    plan = recipe(settings)
+    metrics = score(columns, plan, show)
+    model, parity_error = fit(columns, plan, show)
+    metrics["parity_error"] = parity_error
+    gates = judge(model.items, model.user_vectors, metrics, settings=settings, bounds=bounds)
+    manifest = Manifest(
+        model_version=model_version(now_ms, log.sha256),
+        dimension=plan.training.dimension,
+        created_at=now_ms,
+        policy=settings.policy,
+        hyperparameters=_hyperparameters(plan),
+        training_data_start=int(columns.at.min()),
+        training_data_end=int(columns.at.max()),
+        cut_offsets=log.cut_offsets,
+        counts=_counts(log, columns, model, collisions),
+        dataset_sha256=log.sha256,
+        item_key=heritage.item_key.hex(),
+        average_user=model.average_user.tolist(),
+        segments={},
+        metrics=metrics,
+        gates=gates,
+        artifact=Artifact("", {}),
+        parent_version=heritage.parent_version,
+        code_version=code_version(),
+    )
+    return manifest, model
+
+
+def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
+    training = plan.training
+    return {
+        "engine": "native",
+        "iterations": training.iterations,
+        "steps": training.steps,
+        "seed": training.seed,
+        "ridge": training.ridge,
+        "rhs": training.rhs,
+        "train_fraction": plan.train_fraction,
+        "solver_tolerance": plan.tolerance,
+    }
+
+
+def _counts(log: Log, columns: Columns, model: Model, collisions: int) -> dict[str, int]:
+    """Sizes of the artifact's files, and every outcome of the records read."""
+    counts = {
+        "events": len(columns),
+        "users": len(model.users.ids),
+        "items": len(model.item_ids),
+        "interactions": len(model.users.item),
+        "keys": len(model.users.request),
+        "records": log.records,
+        "item_hash_collisions": collisions,
+    }
+    for (outcome, reason), count in sorted(log.outcomes.items(), key=str):
+        counts[f"{outcome}:{reason}" if reason else str(outcome)] = count
+    return counts
+
+
+def model_version(now_ms: int, dataset_sha256: str) -> str:
+    """A name that sorts by time and says which data: 20261121T034423Z-4edb74e2."""
+    moment = datetime.fromtimestamp(now_ms / 1000, UTC)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{dataset_sha256[:8]}"
+
+
+def code_version() -> str:
+    """The installed package's version."""
+    try:
+        return version(PACKAGE)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,92 @@
+"""The factor records that a generation starts with: version 1 of every vector.
+
+The value is JSON, or with encoding f32le the raw vector and the rest in the header ``factors.record``; the headers are
+CloudEvents in binary mode, as the stream writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas.layouts import Suppression
+
+VERSION = 1
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to send: key, value and headers."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes the records of one generation."""
+
+    source: str
+    model_version: str
+    training_data_end: int
+    encoding: Literal["json", "f32le"]
+
+    def item(self, item_id: str, vector: F32, event_time: int) -> Outgoing:
+        """An item's record; its ``events`` count what the stream applies, so they start at 0. vector: (k,)."""
+        return self._record("item", item_id, vector, {"events": 0, "event_time": event_time, "items_epoch": []})
+
+    def user(
+        self,
+        user_id: str,
+        vector: F32,
+        *,
+        events: int,
+        event_time: int,
+        epochs: Sequence[int],
+        suppressed: Sequence[Suppression],
+        has_history: bool,
+    ) -> Outgoing:
+        """A user's record. vector: (k,); epochs: for each item partition the offset that its vectors end at."""
+        rest = {
+            "events": events,
+            "event_time": event_time,
+            "items_epoch": epochs,
+            "suppressed": [entry.item_id for entry in suppressed if entry.until >= entry.positive],
+            "basis": "history" if has_history else "average",
+        }
+        return self._record("user", user_id, vector, rest)
+
+    def _record(self, kind: str, entity: str, vector: F32, rest: dict[str, Any]) -> Outgoing:
+        about = {
+            "id": entity,
+            "kind": kind,
+            "dimension": len(vector),
+            "model_version": self.model_version,
+            "version": VERSION,
+            **rest,
+            "training_data_end": self.training_data_end,
+        }
+        raw = self.encoding == "f32le"
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", f"factors.{kind}.refreshed.v1".encode()),
+            ("ce_source", self.source.encode()),
+            ("ce_id", f"{entity}/{VERSION}".encode()),
+            ("content-type", b"application/octet-stream" if raw else b"application/json"),
+        ]
+        if raw:
+            value = vector.astype("<f4").tobytes()
+            headers.append(("factors.record", orjson.dumps(about)))
+        else:
+            # orjson writes the shortest text that reads back as the same float32.
+            value = orjson.dumps({**about, "vector": vector}, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Outgoing(entity.encode(), value, headers)

@@ -1,0 +1,85 @@
+"""What the engine reports arrives in the metrics and in the health."""
+
+import asyncio
+import time
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from schemas.outcomes import Outcome
+from streamer.settings import Settings
+from streamer.steps.effects import Effects
+from streamer.telemetry.observer import Telemetry
+
+
+def _value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
+    return telemetry.metrics.registry.get_sample_value(f"factors_{name}", labels)
+
+
+def _effects(**facts: float) -> Effects:
+    return Effects(
+        outcomes=Counter({(Outcome.APPLIED, None): 2}), facts=facts, norms=np.array([0.3, 0.4], np.float32)
+    )
+
+
+def _records(*seconds_ago: float) -> list[Any]:
+    now = time.time()
+    return [SimpleNamespace(timestamp=int((now - ago) * 1000)) for ago in seconds_ago]
+
+
+def test_a_user_batch() -> None:
+    """Latency counts from the broker's timestamps, freshness is the newest event's."""
+    telemetry = Telemetry(Settings(), ["users"])
+    facts = {"users": 2, "cold_start": 1, "matrix_entries": 3, "solve_residual": 1e-7}
+    telemetry.batch("users", _records(100, 50), _effects(**facts), {"read": 0.1})
+    assert _value(telemetry, "event_to_publish_seconds_sum") == pytest.approx(150, abs=5)
+    assert _value(telemetry, "freshness_seconds") == pytest.approx(50, abs=5)
+    assert _value(telemetry, "events_total", outcome="applied", reason="") == 2
+    assert _value(telemetry, "vector_norm_count", kind="user") == 2
+    assert _value(telemetry, "cold_start_ratio") == 0.5
+    assert _value(telemetry, "solve_residual") == 1e-7
+
+
+def test_an_item_batch_counts_no_event() -> None:
+    """Signals are not events: the outcomes add up to the records of `interactions` alone."""
+    telemetry = Telemetry(Settings(), ["items"])
+    telemetry.batch("items", _records(1), _effects(item_update_norm=0.2, nonfinite=1), {})
+    assert _value(telemetry, "event_to_publish_seconds_count") == 0
+    assert _value(telemetry, "events_total", outcome="applied", reason="") == 0
+    assert _value(telemetry, "vector_norm_count", kind="item") == 2
+    assert _value(telemetry, "item_update_norm") == 0.2
+    assert _value(telemetry, "nonfinite_total") == 1
+
+
+def test_states_reach_health() -> None:
+    """The restore's percentage is the port's."""
+    telemetry = Telemetry(Settings(), ["users"])
+    telemetry.loading_items(0.5)
+    assert telemetry.health.ready().percent == 50.0
+    telemetry.state("users", 0, "restoring", 0.25)
+    assert telemetry.health.restored() == 0.25
+    telemetry.transaction("users", "committed")
+    telemetry.rebuilt("damaged")
+    assert _value(telemetry, "transactions_total", result="committed") == 1
+    assert _value(telemetry, "store_rebuild_total", reason="damaged") == 1
+
+
+async def test_serving_listens_measures_and_lets_go() -> None:
+    """The port answers inside the block only, and what nobody reports is asked for."""
+    telemetry = Telemetry(Settings(), ["users"])
+    telemetry.watch(lambda: [("factors.interactions", 0, 9)], lambda: 4)
+    async with telemetry.serving(), aiohttp.ClientSession() as session:
+        address = f"http://127.0.0.1:{telemetry.port}/readyz"
+        telemetry.waiting("no model is active")
+        async with session.get(address) as response:
+            assert (await response.json())["reason"] == "no model is active"
+        await asyncio.sleep(0)
+        assert _value(telemetry, "consumer_lag", topic="factors.interactions", partition="0") == 9
+        assert _value(telemetry, "store_rows") == 4
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(address)
