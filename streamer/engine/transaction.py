@@ -139,5 +139,5 @@ class PartitionProducer:
         try:
             async with asyncio.timeout(5):
                 await self._producer.stop()
-        except Exception:  # noqa: S110 - closing a fenced or unreachable producer has nothing left to save
+        except Exception:  # noqa: BLE001, S110 - closing a fenced or unreachable producer has nothing left to save
             pass

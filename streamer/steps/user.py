@@ -18,7 +18,7 @@ import orjson
 from xxhash import xxh3_64_intdigest
 
 from schemas.layouts import RowShape, UserRows, decode_user_rows, encode_signals, encode_user_rows
-from schemas.outcomes import Outcome
+from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
 from streamer.events.read import Reader
@@ -30,6 +30,9 @@ from streamer.steps.effects import Effects
 from streamer.steps.fold import KIND_OF, Events, Folded, fold
 from streamer.steps.items import Items
 from streamer.steps.records import Publisher, dead_letter
+
+_AFTER_PARTITION = frozenset({Reason.FUTURE}) | (frozenset(Reason) - DEAD_LETTER_REASONS)
+"""Reasons that the contract puts behind wrong_partition, which takes the row to decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,16 @@ class UserTopics:
 
 @dataclass(slots=True)
 class UserBatch:
-    """What reading gives: the good events as columns, the users they touch, and what ended before any row."""
+    """What reading gives: the good events as columns, the users they touch, and what ended before any row.
+
+    held: (record position, user, verdict) of records whose verdict stands only if their user has a row.
+    """
 
     partition: int
     records: Sequence[Any]
     keys: list[bytes] = field(default_factory=list)
     events: Events = field(default_factory=Events)
+    held: list[tuple[int, int, Rejected | Filtered]] = field(default_factory=list)
     effects: Effects = field(default_factory=Effects)
 
 
@@ -94,7 +101,7 @@ class UserStep:
         append, kind_of = columns.append, KIND_OF
         for position, record in enumerate(records):
             verdict = read(record)
-            if type(verdict) is Interaction:
+            if isinstance(verdict, Interaction):
                 key = record.key
                 user = users.setdefault(key, len(users))
                 index, item, target = item_of(verdict.item_id)
@@ -116,15 +123,22 @@ class UserStep:
                         verdict.item_id,
                     )
                 )
-            elif type(verdict) is Filtered:
-                batch.effects.outcomes[Outcome.FILTERED, verdict.reason] += 1
+            elif verdict.reason in _AFTER_PARTITION and self._strange(record.key, batch.partition):
+                batch.held.append((position, users.setdefault(record.key, len(users)), verdict))
             else:
-                assert type(verdict) is Rejected
-                self._reject(batch, record, verdict)
+                self._end(batch, record, verdict)
         batch.keys = list(users)
         return batch
 
-    def _reject(self, batch: UserBatch, record: Any, verdict: Rejected) -> None:
+    def _strange(self, key: bytes, number: int) -> bool:
+        """Does this key belong to another partition?"""
+        return partition(key, self._topics.partitions) != number
+
+    def _end(self, batch: UserBatch, record: Any, verdict: Rejected | Filtered) -> None:
+        """A record without an effect: count it and, if it is bad, keep it in the dead letters."""
+        if isinstance(verdict, Filtered):
+            batch.effects.outcomes[Outcome.FILTERED, verdict.reason] += 1
+            return
         letter = dead_letter(record, self._topics.interactions, verdict.reason, verdict.errors)
         batch.effects.send((self._topics.dead_letters, batch.partition), letter)
         batch.effects.outcomes[Outcome.DEAD_LETTER, verdict.reason] += 1
@@ -134,15 +148,14 @@ class UserStep:
     def apply(self, batch: UserBatch, rows: Sequence[bytes | None]) -> Effects:
         """Apply the events to the rows of ``batch.keys``, in log order for each user."""
         effects = batch.effects
-        if not batch.keys:
+        strangers = [
+            user for user, row in enumerate(rows) if row is None and self._strange(batch.keys[user], batch.partition)
+        ]
+        self._settle_held(batch, strangers)
+        if not batch.events:
             return effects
         columns = batch.events.columns()
         users = decode_user_rows(rows, self._shape)
-        strangers = [
-            user
-            for user, row in enumerate(rows)
-            if row is None and partition(batch.keys[user], self._topics.partitions) != batch.partition
-        ]
         folded = fold(columns, users, self._policy, strangers)
         effects.outcomes.update(folded.outcomes)
         self._dead_letters(batch, folded)
@@ -159,6 +172,12 @@ class UserStep:
                 )
             )
         return effects
+
+    def _settle_held(self, batch: UserBatch, strangers: list[int]) -> None:
+        """The wrong partition comes before what the reader found, but only a user without a row can be on one."""
+        for position, user, verdict in batch.held:
+            ended = Rejected(Reason.WRONG_PARTITION) if user in strangers else verdict
+            self._end(batch, batch.records[position], ended)
 
     def _dead_letters(self, batch: UserBatch, folded: Folded) -> None:
         target = (self._topics.dead_letters, batch.partition)

@@ -153,9 +153,13 @@ def test_a_user_of_another_partition_is_refused_when_the_row_would_be_created() 
     effects = run(step, [record(0, event(user_id="zoe"))], [], rows)
     assert outcomes(effects) == {(Outcome.DEAD_LETTER, Reason.WRONG_PARTITION): 1}
     assert rows == {}
+    robot = run(step, [record(0, event(user_id="zoe", traffic="bot"))], [], rows)
+    assert outcomes(robot) == {(Outcome.DEAD_LETTER, Reason.WRONG_PARTITION): 1}
     run(user_step(POLICY), [record(0, event(user_id="zoe"))], [], rows)
     with_row = run(step, [record(1, event(user_id="zoe", request_id="r2"))], [], rows)
     assert outcomes(with_row) == {(Outcome.APPLIED, None): 1}
+    robot = run(step, [record(2, event(user_id="zoe", traffic="bot"))], [], rows)
+    assert outcomes(robot) == {(Outcome.FILTERED, Reason.BOT): 1}
 
 
 def test_an_unknown_user_starts_as_the_average_user() -> None:

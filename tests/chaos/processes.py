@@ -1,0 +1,98 @@
+"""Worker processes that a test starts: each is stopped at the end, whatever happened to the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.chaos.patches import LANDED_FILE
+
+_CHECKOUT = Path(__file__).parents[2]
+_STOP_SECONDS = 20.0
+
+
+class WorkerProcess:
+    """One worker; ``log`` holds what it wrote, ``landed`` which patches struck."""
+
+    def __init__(
+        self, name: str, folder: Path, environment: Mapping[str, str], patches: Sequence[str], port: int
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.port = name, port
+        self.log = folder / f"{name}.log"
+        self._landed = folder / f"{name}.landed"
+        self._landed.unlink(missing_ok=True)
+        arguments = [str(os.getpid()), ",".join(patches), "run", "--role", "users"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.worker", *arguments],
+                cwd=_CHECKOUT,
+                env={**os.environ, **environment, LANDED_FILE: str(self._landed), "FACTORS_HTTP__PORT": str(port)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Not ended yet."""
+        return self._process.poll() is None
+
+    @property
+    def ended_with(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def landed(self) -> list[str]:
+        """The patches that struck in this process."""
+        return self._landed.read_text().split() if self._landed.exists() else []
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self.running:
+            self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code once it ended, None if it does not in time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def frozen(self) -> bool:
+        """Stopped by SIGSTOP."""
+        state = Path(f"/proc/{self._process.pid}/stat")
+        return self.running and state.exists() and state.read_text().rpartition(")")[2].split()[0] == "T"
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> int:
+        """End it as an operator would; kills it, and says so by -9, if it takes too long."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        code = self.wait(_STOP_SECONDS)
+        if code is None:
+            self.kill()
+            return -signal.SIGKILL
+        return code
+
+    def counters(self) -> dict[tuple[str, str], int]:
+        """The worker's own count of records by (outcome, reason)."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:  # our own
+            text = answer.read().decode()
+        found = {}
+        for line in text.splitlines():
+            if line.startswith("factors_events_total{"):
+                labels, _, value = line.removeprefix("factors_events_total{").rpartition("} ")
+                named = dict(label.split("=") for label in labels.replace('"', "").split(","))
+                if float(value):
+                    found[named["outcome"], named["reason"]] = int(float(value))
+        return found

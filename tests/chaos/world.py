@@ -1,0 +1,309 @@
+"""A small world of one's own on the broker: topics, a model, users that were bootstrapped, events, and workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from ops.broker.ports import free_ports
+from schemas.records import Artifact, Control, FactorRecord, Manifest, Policy
+from tests.chaos.events import Events, Sent
+from tests.chaos.processes import WorkerProcess
+from tests.oracle.audit import audit
+from tests.oracle.hashes import generation_id, item_hash, partition_of, request_hash
+from tests.oracle.report import Report
+from tests.oracle.rowbytes import Entry, Key, UserRow, encode
+
+_DIMENSION = 8
+_CHECKOUT = Path(__file__).parents[2]
+_ITEM_KEY = bytes(range(16))
+_MODEL = "chaos-1"
+
+
+class World:
+    """Everything below one topic prefix. As a context manager it stops every process that was started in it."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        prefix: str,
+        folder: Path,
+        *,
+        partitions: int = 3,
+        users: int = 40,
+        seed: int = 1,
+        solver: str = "cholesky",
+        batch_events: int = 40,
+    ) -> None:
+        self.servers, self.prefix, self.folder = bootstrap_servers, prefix, folder
+        self.partitions, self.solver = partitions, solver
+        self.app_id = f"{prefix.rstrip('.')}-app"
+        self.group = f"{self.app_id}-users"
+        self.acked: set[tuple[int, int]] = set()
+        self.workers: list[WorkerProcess] = []
+        self.items = [f"item-{number}" for number in range(60)]
+        self.events = Events(seed, users=users, items=self.items, clock=lambda: time.time_ns() // 1_000_000)
+        self._users = users
+        self._environment = {
+            "FACTORS_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+            "FACTORS_KAFKA__PREFIX": prefix,
+            "FACTORS_TOPICS__PARTITIONS": str(partitions),
+            "FACTORS_ENGINE__APP_ID": self.app_id,
+            "FACTORS_ENGINE__SESSION_TIMEOUT_MS": "6000",
+            "FACTORS_ENGINE__TRANSACTION_TIMEOUT_MS": "15000",
+            "FACTORS_ENGINE__MAX_BATCH_EVENTS": str(batch_events),
+            "FACTORS_ENGINE__MAX_PENDING_EVENTS": str(10 * batch_events),
+            "FACTORS_ENGINE__SOLVER": solver,
+            "FACTORS_LOG__FORMAT": "json",
+            "PYTHONFAULTHANDLER": "1",
+        }
+        # Java's partitioner: any other would split a user in two.
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
+        self._probe = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": self.group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }
+        )
+
+    def __enter__(self) -> Self:
+        self._create_topics()
+        self._publish_model()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self._probe.close()
+
+    # --- making it ----------------------------------------------------------------------------------------------
+
+    def _create_topics(self) -> None:
+        """By the product's own command, as an operator would."""
+        import importlib.util
+
+        if importlib.util.find_spec("streamer.__main__") is None:  # TEMPORARY
+            from kafka import KafkaAdminClient
+
+            admin = KafkaAdminClient(bootstrap_servers=self.servers)
+            names = ("interactions", "user-state", "user-factors", "dead-letters", "item-signals")
+            names += ("item-factors", "item-state", "items", "models", "control")  # type: ignore[assignment]
+            admin.create_topics(
+                {
+                    f"{self.prefix}{name}": {
+                        "num_partitions": 1 if name in ("items", "models", "control") else self.partitions,
+                        "replication_factor": 1,
+                        "configs": {"message.timestamp.type": "LogAppendTime"} if name == "interactions" else {},
+                    }
+                    for name in names
+                }
+            )
+            admin.close()
+            return
+        done = subprocess.run(
+            [sys.executable, "-m", "streamer", "topics", "create"],
+            cwd=_CHECKOUT,
+            env={**os.environ, **self._environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"topics create ended with {done.returncode}: {done.stdout}{done.stderr}")
+
+    def _publish_model(self) -> None:
+        draw = np.random.default_rng(7)
+        vectors = draw.normal(scale=0.5, size=(len(self.items), _DIMENSION)).astype(np.float32)
+        manifest = _manifest()
+        for item_id, vector in zip(self.items, vectors, strict=True):
+            self._put("item-factors", item_id, _factor(item_id, "item", vector, self.partitions))
+        for user in range(0, self._users, 3):
+            self._publish_user(f"u{user}", draw)
+        self._put("models", _MODEL, manifest)
+        command = Control("activate", _MODEL, time.time_ns() // 1_000_000, f"{self.prefix}item-factors")
+        self._put("control", "active", command)
+        self._producer.flush(30)
+
+    def _publish_user(self, user_id: str, draw: np.random.Generator) -> None:
+        """A user as a bootstrap job would leave it: some history, a key, version 1."""
+        at = time.time_ns() // 1_000_000 - 10 * 86_400_000
+        vector = draw.normal(size=_DIMENSION).astype(np.float32)
+        policy = _manifest().policy
+        chosen = draw.choice(len(self.items), size=int(draw.integers(1, 12)), replace=False)
+        row = UserRow(
+            vector,
+            [0] * self.partitions,
+            generation=generation_id(_MODEL),
+            version=1,
+            events=len(chosen),
+            event_time=at,
+            key_head=1,
+            history=[
+                Entry(item_hash(self.items[number], _ITEM_KEY), at - int(number) * 1000, 1.5) for number in chosen
+            ],
+            keys=[Key(request_hash(None, user_id, "before"), 1, at // 1000)],
+        )
+        number = partition_of(user_id.encode(), self.partitions)
+        data = encode(row, policy.history_capacity, policy.keys_capacity)
+        self._produce("user-state", user_id.encode(), data, number)
+        record = _factor(user_id, "user", vector, self.partitions, events=row.events, event_time=at)
+        self._produce("user-factors", user_id.encode(), msgspec.json.encode(record), number)
+
+    def _put(self, topic: str, key: str, value: msgspec.Struct) -> None:
+        self._produce(topic, key.encode(), msgspec.json.encode(value))
+
+    def _produce(self, topic: str, key: bytes, value: bytes, number: int = -1) -> None:
+        self._producer.produce(f"{self.prefix}{topic}", key=key, value=value, partition=number)
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def send(self, events: int | Sequence[Sent]) -> None:
+        """Send events and wait until each is acknowledged."""
+        for sent in self.events.take(events) if isinstance(events, int) else events:
+            self.send_soon(sent)
+        if self._producer.flush(30):
+            raise TimeoutError("the broker did not acknowledge all events")
+
+    def send_soon(self, sent: Sent) -> None:
+        """Hand one event to the producer; what was acknowledged so far is noted."""
+        number = -1
+        if sent.key is None:
+            number = 0
+        elif sent.astray:
+            number = (partition_of(sent.key, self.partitions) + 1) % self.partitions
+        self._producer.produce(
+            f"{self.prefix}interactions",
+            key=sent.key,
+            value=sent.value,
+            headers=list(sent.headers),
+            partition=number,
+            on_delivery=self._delivered,
+        )
+        self._producer.poll(0)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            raise RuntimeError(f"an event was not taken: {error}")
+        number, offset = message.partition(), message.offset()
+        assert number is not None
+        assert offset is not None
+        self.acked.add((number, offset))
+
+    # --- workers ------------------------------------------------------------------------------------------------
+
+    def start(self, name: str = "a", patches: Iterable[str] = (), *, static: bool = True) -> WorkerProcess:
+        """Start a worker: ``name`` is its instance id and its store's folder."""
+        environment = {**self._environment, "FACTORS_STATE__DIR": str(self.folder / name / "state")}
+        if static:
+            environment["FACTORS_ENGINE__INSTANCE_ID"] = name
+        worker = WorkerProcess(name, self.folder / name, environment, list(patches), free_ports(1)[0])
+        self.workers.append(worker)
+        return worker
+
+    def store(self, name: str = "a") -> Path:
+        """The folder of a worker's stores."""
+        return self.folder / name / "state" / self.group
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def committed(self) -> dict[int, int]:
+        """The group's committed offsets."""
+        asked = [TopicPartition(f"{self.prefix}interactions", number) for number in range(self.partitions)]
+        return {tp.partition: tp.offset for tp in self._probe.committed(asked, timeout=20) if tp.offset >= 0}
+
+    def lag(self) -> int:
+        """Events that no transaction has accounted for yet."""
+        committed = self.committed()
+        topic = f"{self.prefix}interactions"
+        ends = {
+            number: self._probe.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1]
+            for number in range(self.partitions)
+        }
+        return sum(end - committed.get(number, 0) for number, end in ends.items())
+
+    def wait_caught_up(self, seconds: float = 40.0) -> None:
+        """Until nothing waits; fails at once if a worker ended by itself meanwhile."""
+        self.wait_for(lambda: not self.lag(), seconds, lambda: f"{self.lag()} events still wait")
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+        """Until the condition holds; fails with the workers' last words."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what()} after {seconds} s\n{self.last_words()}")
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        """The ends of the workers' logs."""
+        ends = {worker.log: worker.log.read_text(errors="replace")[-2500:] for worker in self.workers}
+        return "\n".join(f"--- {log.name}\n{text}" for log, text in ends.items())
+
+    def audit(self, *, stores: Path | None = None, counters: dict[tuple[str, str], int] | None = None) -> Report:
+        """The oracle's report on this world; its processes should be at rest."""
+        return audit(
+            self.servers,
+            self.prefix,
+            self.group,
+            stores=stores,
+            solver=self.solver,
+            counters=counters,
+            acked=self.acked,
+        )
+
+
+def _manifest() -> Manifest:
+    return Manifest(
+        model_version=_MODEL,
+        dimension=_DIMENSION,
+        created_at=0,
+        # Small bounds, so that evictions and expired keys are part of every run.
+        policy=Policy(history_capacity=20, keys_capacity=24, suppress_capacity=4),
+        hyperparameters={},
+        training_data_start=0,
+        training_data_end=0,
+        cut_offsets={},
+        counts={},
+        dataset_sha256="0" * 64,
+        item_key=_ITEM_KEY.hex(),
+        average_user=[0.25] * _DIMENSION,
+        segments={},
+        metrics={},
+        gates=[],
+        artifact=Artifact("memory://", {}),
+        code_version="tests",
+    )
+
+
+def _factor(
+    name: str, kind: str, vector: np.ndarray, partitions: int, *, events: int = 0, event_time: int = 0
+) -> FactorRecord:
+    body = {
+        "id": name,
+        "kind": kind,
+        "vector": vector.tolist(),
+        "dimension": _DIMENSION,
+        "model_version": _MODEL,
+        "version": 1,
+        "events": events,
+        "event_time": event_time,
+        "items_epoch": [0] * partitions,
+    }
+    if kind == "user":
+        body["suppressed"] = []
+    return msgspec.json.decode(json.dumps(body), type=FactorRecord)
