@@ -53,12 +53,16 @@ def files_of(model: Model) -> dict[str, bytes]:
         "key_start": users.key_start,
         **{f"user_{name}": getattr(users, name) for name in USER_DTYPES},
         **{f"history_{name}": getattr(users, name) for name in HISTORY_DTYPES},
-        **{f"key_{name}": getattr(users, name) for name in KEY_DTYPES},
+        **{_key_file(name): getattr(users, name) for name in KEY_DTYPES},
     }
     files = {f"{name}.npy": save_array(array) for name, array in arrays.items()}
     files["item_ids"], files["user_ids"] = _lines(model.item_ids), _lines(users.ids)
     files["suppressed"] = _lines([[user, list(entries)] for user, entries in sorted(users.suppressed.items())])
     return files
+
+
+def _key_file(column: str) -> str:
+    return f"key_{column.removeprefix('key_')}"
 
 
 def _lines(rows: list[Any]) -> bytes:
@@ -132,7 +136,7 @@ class _Reading:
         columns = {
             **{name: self._array(f"user_{name}", dtype, (n,)) for name, dtype in USER_DTYPES.items()},
             **{name: self._array(f"history_{name}", dtype, (entries,)) for name, dtype in HISTORY_DTYPES.items()},
-            **{name: self._array(f"key_{name}", dtype, (keys,)) for name, dtype in KEY_DTYPES.items()},
+            **{name: self._array(_key_file(name), dtype, (keys,)) for name, dtype in KEY_DTYPES.items()},
             "history_start": self._starts("history_start", n, entries, self._manifest.policy.history_capacity),
             "key_start": self._starts("key_start", n, keys, self._manifest.policy.keys_capacity),
         }

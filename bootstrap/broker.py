@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from streamer.errors import BrokerError
 from streamer.settings import Settings, kafka_python_options
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _ANSWER_MS = 10_000
+_KNOCK_SECONDS = 2.0
 _STALL_SECONDS = 30.0
 _POLL_MS = 200
 
@@ -33,13 +35,28 @@ def speaking(settings: Settings, what: str) -> Iterator[None]:
         BrokerError: the broker is not there, or refused ``what``.
     """
     servers = settings.kafka.bootstrap_servers
+    if not any(_listens(server) for server in servers.split(",")):
+        raise BrokerError(f"{what} failed: no broker answers at {servers}; start it, or set kafka.bootstrap_servers.")
     try:
         yield
+    except KafkaTimeoutError:
+        raise BrokerError(
+            f"{what} failed: what listens at {servers} does not answer as a Kafka broker should: check "
+            "kafka.bootstrap_servers and kafka.security_protocol."
+        ) from None
     except KafkaError as problem:
         name = type(problem).__name__
-        raise BrokerError(
-            f"{what} failed at {servers} ({name}: {problem}): is Kafka up, and kafka.bootstrap_servers right?"
-        ) from None
+        raise BrokerError(f"{what} failed at {servers}: {name}, {problem}.") from None
+
+
+def _listens(server: str) -> bool:
+    """Whether anything listens there: the client itself would try in silence for long."""
+    host, _, port = server.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -66,7 +83,7 @@ def require_topics(admin: KafkaAdminClient, groups: Iterable[Iterable[str]]) -> 
     counts = partition_counts(admin, [name for group in wanted for name in group])
     missing = [name for group in wanted for name in group if name not in counts]
     if missing:
-        raise BrokerError(f"no topic {', '.join(missing)}: make them with `streamer topics create`.")
+        raise _missing(missing)
     for group in wanted:
         if len({counts[name] for name in group}) > 1:
             found = ", ".join(f"{name} has {counts[name]}" for name in group)
@@ -74,6 +91,10 @@ def require_topics(admin: KafkaAdminClient, groups: Iterable[Iterable[str]]) -> 
                 f"topics of one group need the same partition count, but {found}: see `streamer topics check`."
             )
     return counts
+
+
+def _missing(names: list[str]) -> BrokerError:
+    return BrokerError(f"no topic {', '.join(names)}: make what is missing with `streamer topics create`.")
 
 
 @contextmanager
@@ -98,11 +119,11 @@ def read_to_end(settings: Settings, topic: str) -> tuple[list[Any], dict[int, in
     Raises:
         BrokerError: the topic is missing, or its end is not reached.
     """
-    with speaking(settings, f"reading {topic}"):
-        with administration(settings) as admin:
-            count = require_topics(admin, [[topic]])[topic]
-        with committed_reader(settings) as consumer:
-            return _read(consumer, [TopicPartition(topic, number) for number in range(count)])
+    with speaking(settings, f"reading {topic}"), committed_reader(settings) as consumer:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise _missing([topic])
+        return _read(consumer, [TopicPartition(topic, number) for number in sorted(numbers)])
 
 
 def _read(consumer: KafkaConsumer, places: list[TopicPartition]) -> tuple[list[Any], dict[int, int]]:

@@ -161,7 +161,11 @@ class _Replay:
 
     def _solve(self, histories: Histories, row: Index) -> F32:
         width = max(1, int(histories.count[row].max(initial=1)))
-        items, strength, time = histories.items[row, :width], histories.strength[row, :width], histories.time[row, :width]
+        items, strength, time = (
+            histories.items[row, :width],
+            histories.strength[row, :width],
+            histories.time[row, :width],
+        )
         policy, trained = self._policy, self._trained
         faded = strength_at(strength, time, time.max(axis=1)[:, None], policy.half_life_ms)
         index = trained.space.lookup(items)

@@ -16,16 +16,13 @@ from bootstrap.fold import fold
 from bootstrap.matrix import build
 from bootstrap.model import Model, gramian
 from bootstrap.users import solve_users, space_of
+from streamer.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from bootstrap.als import Iteration
     from bootstrap.columns import Columns
+    from bootstrap.progress import Show
     from schemas.records import Policy
-
-    Show = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +84,7 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str) -> Trained:
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
         items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell)
+    if not np.isfinite(items).all():
+        raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     space = space_of(matrix, items, recipe.policy)
     return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))

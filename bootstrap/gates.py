@@ -13,6 +13,8 @@ from schemas.records import Gate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from streamer.settings import Settings
+
 F32 = npt.NDArray[np.float32]
 
 
@@ -29,6 +31,12 @@ class Bounds:
     max_parity_error: float = 1e-5
     min_users: int = 1
     min_items: int = 1
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """The bounds in `[bootstrap.gates]`, where the settings have that section; else the defaults."""
+    section = getattr(settings.bootstrap, "gates", None)
+    return Bounds() if section is None else Bounds(**section.model_dump())
 
 
 def judge(
@@ -63,6 +71,4 @@ def _largest_norm(vectors: F32) -> float:
 
 def failures(gates: Iterable[Gate]) -> list[str]:
     """Each gate that failed, in words."""
-    return [
-        f"{gate.name} is {gate.value:.6g} where {gate.bound:.6g} is the bound" for gate in gates if not gate.passed
-    ]
+    return [f"{gate.name} is {gate.value:.6g} where {gate.bound:.6g} is the bound" for gate in gates if not gate.passed]

@@ -13,8 +13,8 @@ from bootstrap.als import Training
 from bootstrap.artifact import open_manifest
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
-from bootstrap.fit import Recipe, Show, fit, score
-from bootstrap.gates import Bounds, judge
+from bootstrap.fit import Recipe, fit, score
+from bootstrap.gates import bounds_of, judge
 from bootstrap.publish import served
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from schemas.outcomes import Outcome
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bootstrap.model import Model
+    from bootstrap.progress import Show
     from streamer.settings import Settings
 
 PACKAGE = "streaming-factors"
@@ -74,7 +75,7 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
         log = judge_records(records, reader, settings.policy, partitions=len(ends))
         log.cut_offsets.update({str(number): end for number, end in ends.items()})
     if not log.outcomes[Outcome.APPLIED, None]:
-        raise DataError(f"no event of {source.name} can be trained on: {_told(log)}.")
+        raise DataError(f"no event of {source.name} can be trained on: {told(log)}.")
     return log
 
 
@@ -96,10 +97,11 @@ def _catalogue(settings: Settings, source: Source) -> dict[str, CatalogueEntry]:
     return entries
 
 
-def _told(log: Log) -> str:
+def told(log: Log) -> str:
     """The outcomes in words, the most frequent first."""
     words = [
-        f"{count:,} {outcome}{f' ({reason})' if reason else ''}" for (outcome, reason), count in log.outcomes.most_common()
+        f"{count:,} {outcome}{f' ({reason})' if reason else ''}"
+        for (outcome, reason), count in log.outcomes.most_common()
     ]
     return ", ".join(words) or "it is empty"
 
@@ -129,16 +131,21 @@ def recipe(settings: Settings) -> Recipe:
     return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
 
 
-def make(
-    settings: Settings, log: Log, heritage: Lineage, bounds: Bounds, *, now_ms: int, show: Show
-) -> tuple[Manifest, Model]:
+def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show) -> tuple[Manifest, Model]:
     """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet."""
     columns, collisions = columns_of(log, settings.policy, heritage.item_key)
     plan = recipe(settings)
     metrics = score(columns, plan, show)
     model, parity_error = fit(columns, plan, show)
     metrics["parity_error"] = parity_error
-    gates = judge(model.items, model.user_vectors, metrics, settings=settings, bounds=bounds)
+    gates = judge(
+        model.items,
+        model.user_vectors,
+        metrics,
+        dimension=plan.training.dimension,
+        norm_cap=settings.policy.norm_cap,
+        bounds=bounds_of(settings),
+    )
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
         dimension=plan.training.dimension,

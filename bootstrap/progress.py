@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+Say = Callable[[int, str], None]
+"""Takes the parts done so far and a short note."""
+Show = Callable[[str, int], AbstractContextManager[Say]]
+"""Takes what is done and of how many parts."""
 _LINE_SECONDS = 2.0
 
 
 @contextmanager
-def shown(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int, str], None]]:
-    """Show work of ``total`` parts; the value is called with the parts done so far and a short note."""
+def shown(what: str, total: int) -> Iterator[Say]:
+    """Show work of ``total`` parts; the value tells how far it is."""
     console = Console(stderr=True)
-    if quiet:
-        yield lambda done, note: None
-    elif console.is_terminal:
+    if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bar:
             task = bar.add_task(what, total=total, note="")

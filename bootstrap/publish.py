@@ -94,6 +94,24 @@ def _decode(value: bytes, kind: type[Any], topic: str) -> Any:
         raise BrokerError(f"{topic} holds something other than a {kind.__name__.lower()}: {problem}.") from None
 
 
+def expect_place(settings: Settings, *, activate: bool) -> tuple[dict[str, int], Served]:
+    """Whether the topics have room for one more generation; returns their partition counts and what they serve.
+
+    Raises:
+        CheckFailed: another generation is active.
+        BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
+    """
+    with speaking(settings, "looking at the topics"), administration(settings) as admin:
+        counts = require_topics(admin, [[settings.topic(name) for name in group] for group in _GROUPS])
+    known = served(settings)
+    if activate and known.active is not None:
+        raise CheckFailed(
+            f"{known.active.model_version} is active: publish with --no-activate, then change over live with "
+            "`streamer models activate`."
+        )
+    return counts, known
+
+
 def check(settings: Settings, manifest: Manifest, *, activate: bool) -> dict[str, int]:
     """Whether this generation may be published; returns the topics' partition counts.
 
@@ -104,16 +122,9 @@ def check(settings: Settings, manifest: Manifest, *, activate: bool) -> dict[str
     failed = [gate.name for gate in manifest.gates if not gate.passed]
     if failed:
         raise CheckFailed(f"{manifest.model_version} failed its gates ({', '.join(failed)}) and is not published.")
-    with speaking(settings, "looking at the topics"), administration(settings) as admin:
-        counts = require_topics(admin, [[settings.topic(name) for name in group] for group in _GROUPS])
-    known = served(settings)
+    counts, known = expect_place(settings, activate=activate)
     if manifest.model_version in known.manifests:
         raise CheckFailed(f"{manifest.model_version} is published already: a version is never written twice.")
-    if activate and known.active is not None:
-        raise CheckFailed(
-            f"{known.active.model_version} is active: publish with --no-activate, then change over live with "
-            f"`streamer models activate {manifest.model_version}`."
-        )
     parent = known.manifest
     if parent is not None and parent.item_key != manifest.item_key:
         raise CheckFailed(

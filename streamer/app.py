@@ -208,6 +208,7 @@ class Worker:
             max_batch_events=engine.max_batch_events,
             max_pending_events=engine.max_pending_events,
             first_offsets=_first_offsets(active) if name == "users" else {},
+            fenced_pause_seconds=engine.session_timeout_ms / 2000,
         )
         servers = self._client["bootstrap_servers"]
         return Group(

@@ -127,10 +127,8 @@ class Assignments:
         async with self._lock:
             # After a missed generation somebody else may have owned a partition in between: open it anew.
             consecutive, self._generation = generation == self._generation + 1, generation
-            for tp in list(self.partitions):
-                kept = tp in tps and consecutive and self.partitions[tp].ready
-                if not kept:
-                    await self.partitions.pop(tp).release()
+            lost = [tp for tp, held in self.partitions.items() if not (tp in tps and consecutive and held.ready)]
+            await asyncio.gather(*(self.partitions.pop(tp).release() for tp in lost))
             for tp in sorted(tps):
                 if tp in self.partitions:
                     await self.partitions[tp].resume()
@@ -168,6 +166,5 @@ class Assignments:
         """Let transactions in flight end, then release everything."""
         await self.revoked()
         async with self._lock:
-            while self.partitions:
-                _, partition = self.partitions.popitem()
-                await partition.release()
+            held, self.partitions = self.partitions, {}
+            await asyncio.gather(*(partition.release() for partition in held.values()))

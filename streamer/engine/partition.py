@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from schemas.layouts import MARKER_KEY, encode_marker
 from streamer.engine.changelog import ChangelogMismatch, StoreAhead, replay
 from streamer.engine.store import Store, StoreDamaged, StoreMemory, StoreUnwritable, quarantine, wipe
-from streamer.engine.transaction import Fenced, PartitionProducer, TransactionFailed
+from streamer.engine.transaction import Fenced, OutcomeUnknown, PartitionProducer, TransactionFailed
 from streamer.engine.transport import Span
 from streamer.steps.effects import Effects, Step, Target
 
 log = structlog.get_logger(__name__)
 
 _TRIES = 8
+_UNREACHABLE = (KafkaConnectionError, KafkaTimeoutError, TimeoutError)
 _RETRY_SECONDS = 0.2
 _STORE_RETRY_SECONDS = 1.0
 _SAME_GAPS = 3
@@ -52,6 +54,7 @@ class Role:
     max_batch_events: int
     max_pending_events: int
     first_offsets: Mapping[int, int]
+    fenced_pause_seconds: float = 2.0
 
 
 class Source(Protocol):
@@ -107,6 +110,7 @@ class Partition:
         self._idle.set()
         self._unpaused = asyncio.Event()
         self._next = 0
+        self._committed = False
         self._gaps: tuple[int, int] = (-1, 0)
         self._producer: PartitionProducer | None = None
         self._store: Store | None = None
@@ -188,6 +192,8 @@ class Partition:
 
     async def resume(self) -> None:
         """Keep the partition over a rebalance: own offset, own store; what was queued is fetched again."""
+        # A transaction may have outlived the patience of `pause`; only its end says where to go on.
+        await self._idle.wait()
         self._drop_pending()
         self.expected = self.delivered = self._next
         await self._source.seek(self.tp, self._next)
@@ -236,23 +242,35 @@ class Partition:
 
     async def _live(self) -> None:
         """Open and process; after a fence, and while the partition is still ours, open anew."""
-        for _ in range(_TRIES):
-            await self._open()
+        fenced = 0
+        while True:
             try:
+                await self._open()
                 await self._process()
-            except Fenced as problem:
-                # Another owner, or a commit of unknown outcome. If the partition is no longer ours a rebalance
-                # cancels this task; until then fencing anew and reading the offset tells what happened.
+            except _UNREACHABLE as problem:
+                # A broker's outage is nobody's fault here: what is committed stays, the rest is read again.
+                log.warning("broker_unreachable", tp=str(self.tp), problem=str(problem))
+                pause = _RETRY_SECONDS * 5
+            except OutcomeUnknown as problem:
                 self._observer.transaction(self.role.name, "fenced")
-                log.warning("fenced", tp=str(self.tp), problem=str(problem))
-                await self._shut()
-                self._idle.set()
-                await asyncio.sleep(_RETRY_SECONDS)
-                await self._unpaused.wait()
-        raise Fenced(
-            f"{self.tp.topic}-{self.tp.partition} was fenced {_TRIES} times: does a second worker run with "
-            "the same engine.app_id outside of the consumer group?"
-        )
+                log.warning("outcome_unknown", tp=str(self.tp), problem=str(problem))
+                pause = _RETRY_SECONDS
+            except Fenced as problem:
+                fenced = 1 if self._committed else fenced + 1
+                self._observer.transaction(self.role.name, "fenced")
+                log.warning("fenced", tp=str(self.tp), problem=str(problem), times=fenced)
+                if fenced >= _TRIES:
+                    raise Fenced(
+                        f"{self.tp.topic}-{self.tp.partition} was fenced {fenced} times in a row: does a second "
+                        "worker run with the same engine.app_id outside of the consumer group?"
+                    ) from problem
+                # If another worker owns it by now, the group tells us within a heartbeat or two; fencing the new
+                # owner before that would be correct and rude.
+                pause = self.role.fenced_pause_seconds
+            await self._shut()
+            self._idle.set()
+            await asyncio.sleep(pause)
+            await self._unpaused.wait()
 
     async def _open(self) -> None:
         number, say = self.tp.partition, self._observer.state
@@ -265,10 +283,11 @@ class Partition:
             self.role.client,
         )
         await self._producer.fence()
+        self._committed = False
         committed = await self._source.committed(self.tp)
         say(self.role.name, number, "restoring")
         self._store, source_next = await self._restore()
-        self._next = self._first_offset(committed, source_next)
+        self._next = await self._first_offset(committed, source_next)
         self.expected = self.delivered = self._next
         self._drop_pending()
         await self._source.seek(self.tp, self._next)
@@ -276,7 +295,7 @@ class Partition:
         say(self.role.name, number, "ready")
         log.info("partition_ready", tp=str(self.tp), offset=self._next)
 
-    def _first_offset(self, committed: int | None, source_next: int | None) -> int:
+    async def _first_offset(self, committed: int | None, source_next: int | None) -> int:
         """Where to start: committed offset and changelog marker must agree, they moved in the same transactions."""
         if committed is not None and source_next is not None and committed != source_next:
             raise ChangelogMismatch(
@@ -291,7 +310,7 @@ class Partition:
             )
         if source_next is not None:  # committed offsets may have expired while nothing ran; the marker has not
             return source_next
-        return self.role.first_offsets.get(self.tp.partition, 0)
+        return max(self.role.first_offsets.get(self.tp.partition, 0), await self._source.beginning(self.tp))
 
     async def _restore(self) -> tuple[Store, int | None]:
         """The store, caught up with its changelog; a damaged one, or one of another changelog, is built anew."""
@@ -386,7 +405,7 @@ class Partition:
         committed = time.perf_counter()
         # The batch has happened. From here to the store's write only this process knows it before the changelog says
         # it to the next owner; a crash in between is what replay is for.
-        self._next = end
+        self._next, self._committed = end, True
         self._observer.transaction(self.role.name, "committed")
         assert changelog_end is not None
         await self._write(effects, changelog_end, end)

@@ -32,7 +32,11 @@ _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, Inval
 
 
 class Fenced(Exception):
-    """Another owner has taken the partition, or the outcome of a commit is unknown: fence and read all again."""
+    """Another owner has taken the partition, or the broker's patience with the transaction ended."""
+
+
+class OutcomeUnknown(Exception):
+    """Nobody here knows whether the transaction happened: fence, and read from Kafka what did."""
 
 
 class TransactionFailed(Exception):
@@ -75,7 +79,8 @@ class PartitionProducer:
             The changelog offset after the last record sent there; None when none was.
 
         Raises:
-            Fenced: another owner exists, or nobody knows whether the commit happened.
+            Fenced: another owner exists; nothing happened.
+            OutcomeUnknown: the commit's reply never came.
             TransactionFailed: aborted; nothing happened.
         """
         try:
@@ -89,9 +94,11 @@ class PartitionProducer:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._producer.commit_transaction()
+        except _FENCED as problem:
+            raise Fenced(str(problem) or repr(problem)) from problem
         except Exception as problem:
             # The reply may be lost though the broker committed: only reading the offset again can tell.
-            raise Fenced(f"a commit has no known outcome: {problem!r}") from problem
+            raise OutcomeUnknown(f"a commit has no known outcome: {problem!r}") from problem
         return changelog_end
 
     async def _send(
@@ -131,7 +138,7 @@ class PartitionProducer:
             async with asyncio.timeout(self._timeout):
                 await self._producer.abort_transaction()
         except Exception as second:  # noqa: BLE001 - without an abort the outcome is unknown, too
-            raise Fenced(f"could not abort after {problem!r}: {second!r}") from problem
+            raise OutcomeUnknown(f"could not abort after {problem!r}: {second!r}") from problem
         raise TransactionFailed(str(problem) or repr(problem)) from problem
 
     async def close(self) -> None:

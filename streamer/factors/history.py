@@ -186,7 +186,8 @@ def _add(
 def _victims(items: HashArray, time: IntArray, item: HashArray, at: IntArray) -> Index:
     """The slot of the smallest (time, hash) of each full history; `DROPPED` where the newcomer is smaller."""
     oldest = time.min(axis=1)
-    slot = np.where(time == oldest[:, None], items, _LAST_HASH).argmin(axis=1)
-    lowest = items[np.arange(len(items)), slot]
+    tied = time == oldest[:, None]
+    lowest = np.where(tied, items, _LAST_HASH).min(axis=1)
+    slot = (tied & (items == lowest[:, None])).argmax(axis=1)
     newcomer_goes = (at < oldest) | ((at == oldest) & (item < lowest))
     return np.where(newcomer_goes, DROPPED, slot)

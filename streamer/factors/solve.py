@@ -31,10 +31,12 @@ BoolArray = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 MAX_STEPS = 40
-MAX_TRACE = 1e3
-"""Users whose sum of (c-1) w'w is above this are solved by Cholesky: float32 could not hold their spectrum."""
+# (c-1) w'w of one entry, and their sum over a history, above which a user is solved by Cholesky: one entry that
+# outweighs all else costs float32 its digits (measured: 4e-6 at 30, 1e-5 at 100), a large sum costs steps.
+MAX_PEAK = 30.0
+MAX_TRACE = 300.0
 
-_CHUNK_BYTES = 3 << 20  # gathered rows of a chunk; measured: smaller pays for numpy calls, larger leaves the caches
+_CHUNK_BYTES = 7 << 19  # gathered rows of a chunk; measured: smaller pays for numpy calls, larger leaves the caches
 _STRIDE = 8  # users whose histories are about as long go together, in strides of this many entries
 
 
@@ -100,19 +102,29 @@ def solve_batch(
     users, k = len(index), space.dimension
     remainder = space.remainder()
     usable = (index >= 0) & np.isfinite(confidence)
-    d = (confidence - 1.0).astype(np.float32)
-    d[~usable] = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        d = (confidence - 1.0).astype(np.float32)
+        d[~usable] = 0.0
+        load = space.leverage.take(index, mode="clip")
+        load *= d
+        trace = load.sum(axis=1)
+        easy = (trace <= MAX_TRACE) & (load.max(axis=1, initial=0.0) <= MAX_PEAK)
     q = d if rhs == "c-1" else d + usable
-    trace = np.vecdot(space.leverage.take(index, mode="clip"), d)
     y = np.zeros((users, k), dtype=np.float32) if start is None else _started(space, start)
     residual, worst = np.zeros(users), 0
-    easy = trace <= MAX_TRACE
     for chosen, width in _chunks(usable, trace, easy, 4 * k):
         picked = index[chosen, :width]
-        rows = space.whitened.take(picked, axis=0, mode="clip")
+        rows = space.scratch(picked.size)
+        space.whitened.take(picked.reshape(-1), axis=0, mode="clip", out=rows)
         y_chosen = y[chosen]
         steps, residual[chosen] = conjugate_gradients(
-            rows, d[chosen, :width], q[chosen, :width], y_chosen, remainder, tolerance, MAX_STEPS
+            rows.reshape(*picked.shape, k),
+            d[chosen, :width],
+            q[chosen, :width],
+            y_chosen,
+            remainder,
+            tolerance,
+            MAX_STEPS,
         )
         y[chosen] = y_chosen
         worst = max(worst, steps)
@@ -128,8 +140,8 @@ def solve_batch(
 
 def _started(space: ItemSpace, start: Float32Array) -> Float32Array:
     """Whitened start; a vector that is not finite, or too long to be one, starts from zero."""
-    y = space.whiten(start)
     with np.errstate(over="ignore", invalid="ignore"):
+        y = space.whiten(start)
         y[~np.isfinite(np.vecdot(y, y))] = 0.0
     return y
 
@@ -148,8 +160,9 @@ def _chunks(
         return
     order = np.lexsort((trace, length // _STRIDE))
     order = order[easy[order] & (length[order] > 0)]
-    while order.size:
-        longest = int(length[order[-_STRIDE:]].max())
-        room = max(1, _CHUNK_BYTES // (longest * row_bytes))
-        order, chosen = order[:-room], order[-room:]
-        yield chosen, int(length[chosen].max())
+    rows = np.cumsum(length[order], dtype=np.int64)
+    # Chunks of about equal work: a small one at the end would pay for its numpy calls alone.
+    count = -(-int(rows[-1]) * row_bytes // _CHUNK_BYTES) if rows.size else 0
+    for chosen in np.split(order, np.searchsorted(rows, np.arange(1, count) * (rows[-1:] / count))):
+        if chosen.size:
+            yield chosen, int(length[chosen].max())

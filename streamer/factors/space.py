@@ -50,6 +50,7 @@ class ItemSpace:
         self._whitened: Float32Array = np.zeros((rows, dimension), dtype=np.float32)
         self._leverage: Float32Array = np.zeros(rows, dtype=np.float32)
         self._versions: NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
+        self._scratch: Float32Array = np.empty((0, dimension), dtype=np.float32)
         self._remainder: Float32Array | None = None
         self._stale = False
         self.refactor()
@@ -169,6 +170,16 @@ class ItemSpace:
     def unwhiten(self, whitened: Float32Array) -> Float32Array:
         """Return x = L^-T y for whitened user vectors y (B, k), multiplied in float64."""
         return (whitened @ self._unwhiten.T).astype(np.float32)
+
+    def scratch(self, rows: int) -> Float32Array:
+        """Return room for `rows` gathered rows (rows, k); the next call may hand out the same memory.
+
+        Fresh memory is faulted in page by page, which costs as much as a third of the solve: so it is kept, and a
+        space is for one thread at a time.
+        """
+        if rows > len(self._scratch):
+            self._scratch = np.empty((rows + rows // 8, self.dimension), dtype=np.float32)
+        return self._scratch[:rows]
 
     def _grow(self, size: int) -> None:
         """Make room for `size` rows, at least doubling, so that an added row costs O(1) copies."""

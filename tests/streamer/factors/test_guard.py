@@ -31,7 +31,7 @@ def test_guard_is_the_rule_row_by_row(vectors: np.ndarray, cap: float) -> None:
         assert capped == (finite and norm > cap)
         if capped:
             assert np.isclose(np.linalg.norm(new.astype(np.float64)), cap, rtol=1e-6)
-            assert np.allclose(new * (norm / cap), row, rtol=1e-5)
+            assert np.allclose(new.astype(np.float64) * (norm / cap), row, rtol=1e-5)
         else:
             assert np.array_equal(new, row if finite else np.zeros_like(row))
 

@@ -1,0 +1,1 @@
+"""The commands of `python -m streamer`, one file each; `cli` puts them together."""
