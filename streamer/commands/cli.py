@@ -6,7 +6,6 @@ Ctrl-C. What goes wrong is one clear sentence on standard error; `--debug` shows
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer

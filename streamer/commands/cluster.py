@@ -8,9 +8,9 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
-    AuthenticationFailedError,
     AuthorizationError,
     KafkaError,
+    SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
 )
 
@@ -39,7 +39,7 @@ def speaking(settings: Settings) -> Iterator[None]:
     _knock(servers)
     try:
         yield
-    except AuthenticationFailedError:
+    except SaslAuthenticationFailedError:
         raise BrokerError(
             f"the broker at {servers} refuses the credentials: check kafka.username, kafka.password "
             "(FACTORS_KAFKA__PASSWORD) and kafka.sasl_mechanism."

@@ -74,5 +74,3 @@ def _mistake(mistake: Any) -> dict[str, Any]:
         "value": mistake.value,
         "message": mistake.message,
     }
-
-

@@ -47,7 +47,6 @@ def _share(text: str) -> float:
     return share
 
 
-
 def produce(
     file: FileArgument,
     config: ConfigOption = None,

@@ -14,9 +14,7 @@ def run(
     role: Annotated[
         Literal["users", "items", "all"], typer.Option(help="Whose vectors this worker keeps fresh.")
     ] = "all",
-    items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Publish this catalogue (NDJSON) first.")
-    ] = None,
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Publish this catalogue (NDJSON) first.")] = None,
 ) -> None:
     """Keep vectors fresh until SIGINT or SIGTERM."""
     settings = settings_of(config)

@@ -76,9 +76,7 @@ def _wanted(settings: Settings, topic: Topic) -> Wanted:
 def create(
     config: ConfigOption = None,
     *,
-    items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Publish this catalogue (NDJSON) as well.")
-    ] = None,
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Publish this catalogue (NDJSON) as well.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create the topics that are missing; topics that are there are never changed, only checked."""
@@ -152,8 +150,7 @@ def differences_of(admin: "KafkaAdminClient", settings: Settings) -> list[Differ
     if not there:
         return differences
     counts = {
-        found["name"]: len(found["partitions"])
-        for found in admin.describe_topics([topic.name for topic in there])
+        found["name"]: len(found["partitions"]) for found in admin.describe_topics([topic.name for topic in there])
     }
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in there]
     configs = admin.describe_configs(resources, config_filter="all")["topic"]
@@ -169,14 +166,14 @@ def _compare(wanted: Wanted, partitions: int, configs: Mapping[str, Any]) -> lis
             "set topics.partitions to what is there, or delete the topics and start anew: "
             "adding partitions would move users away from their rows"
         )
-        differences.append(
-            Difference(wanted.name, "partitions", str(partitions), str(wanted.partitions), fix)
-        )
+        differences.append(Difference(wanted.name, "partitions", str(partitions), str(wanted.partitions), fix))
     for key, value in wanted.bound.items():
         found = str(configs.get(key, {}).get("value", ""))
         good = int(found or 0) >= _least(wanted, key) if key == "max.message.bytes" else found == value
         if not good:
-            fix = f"kafka-configs.sh --alter --entity-type topics --entity-name {wanted.name} --add-config {key}={value}"
+            fix = (
+                f"kafka-configs.sh --alter --entity-type topics --entity-name {wanted.name} --add-config {key}={value}"
+            )
             differences.append(Difference(wanted.name, key, found, value, fix))
     return differences
 

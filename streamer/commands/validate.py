@@ -48,7 +48,9 @@ def validate(file: FileArgument, config: ConfigOption = None, *, as_json: JsonOp
             if not isinstance(verdict, Interaction):
                 _tell(file, number, verdict, as_json=as_json)
     total = counts.total()
-    summary = f"{total:,} events: {counts['good']:,} good, {counts['rejected']:,} refused, {counts['filtered']:,} filtered"
+    summary = (
+        f"{total:,} events: {counts['good']:,} good, {counts['rejected']:,} refused, {counts['filtered']:,} filtered"
+    )
     if counts["rejected"]:
         raise CheckFailed(f"{summary}.")
     say(f"{summary}.")

@@ -53,7 +53,7 @@ EXP2 = (
     3.1324367070884287e-15,
 )
 _LOWEST = -1000.0  # 2^-1000 and below count as nothing
-_BLOCK = 4096  # elements a pass: four float64 buffers stay in the first-level caches
+_BLOCK = 8192  # elements a pass: the buffers stay in the second-level cache
 _FLOAT32 = struct.Struct("<f")
 
 
@@ -149,3 +149,35 @@ def confidence_array(strength: FloatArray, policy: Policy) -> FloatArray:
     else:
         confidence = np.maximum(1.0, strength)
     return np.minimum(confidence, MAX_CONFIDENCE)
+
+
+def confidence32(strength: Float32Array, time: IntArray, now: IntArray, policy: Policy) -> Float32Array:
+    """Return `confidence_array(strength_at(...))` to float32's precision, an order of magnitude faster.
+
+    For `solve_batch`, which rounds confidences to float32 anyway: within 1e-6 of the exact one, relative, for ages
+    up to ten half-lives and strengths up to 1e6. strength, time: any shape; now: broadcasts.
+    """
+    r = np.subtract(now, time).astype(np.float32)
+    # The exponent is rounded in float32, so its relative error grows with the age; what it decays has shrunk by then.
+    np.multiply(r, np.float32(-math.log(2) / policy.half_life_ms if policy.half_life_ms else 0.0), out=r)
+    np.exp(np.minimum(r, 0.0, out=r), out=r)
+    np.multiply(r, strength, out=r)
+    if policy.confidence == "raw":
+        np.maximum(r, 1.0, out=r)
+    else:
+        if policy.confidence == "log":
+            r = _log1p(r)
+        np.multiply(r, np.float32(policy.alpha), out=r)
+        np.add(r, 1.0, out=r)
+    return np.minimum(r, np.float32(MAX_CONFIDENCE), out=r)
+
+
+def _log1p(r: Float32Array) -> Float32Array:
+    """log(1 + r) for r >= 0, with numpy's fast float32 logarithm and a first-order repair of the rounded sum."""
+    u = r + np.float32(1.0)
+    out = np.log(u)
+    repair = np.subtract(u, np.float32(1.0))
+    np.subtract(r, repair, out=repair)
+    np.divide(repair, u, out=repair)
+    np.add(out, repair, out=out)
+    return out

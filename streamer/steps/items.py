@@ -10,6 +10,8 @@ import numpy.typing as npt
 from streamer.events.hashes import item_hash, partition
 from streamer.factors.space import ItemSpace
 
+_BLOCK = 8192
+
 
 class Items:
     """One generation's item vectors with what the user step needs beside them.
@@ -42,8 +44,11 @@ class Items:
         """Count the Gramian anew in the order of item ids, so that it has the same bits wherever it was loaded."""
         space = self.space
         order = np.argsort(np.array(space.ids, dtype=object), kind="stable")
-        rows = space.vectors[order].astype(np.float64)
-        space.gramian = rows.T @ rows if len(rows) else space.gramian
+        gramian = np.zeros_like(space.gramian)
+        for start in range(0, len(order), _BLOCK):
+            rows = space.vectors[order[start : start + _BLOCK]].astype(np.float64)
+            gramian += rows.T @ rows
+        space.gramian = gramian
         space.refactor()
 
     def put(self, item_ids: Sequence[str], versions: Sequence[int], vectors: npt.NDArray[np.float32]) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .conftest import Made
+    from tests.bootstrap.small import Made
 
 
 @pytest.fixture

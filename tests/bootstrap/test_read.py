@@ -14,8 +14,7 @@ from schemas.records import DAY_MS, Policy
 from streamer.errors import DataError
 from streamer.events.hashes import partition
 from streamer.events.read import Reader
-
-from .conftest import NOW_MS, Reading, changed, event
+from tests.bootstrap.small import NOW_MS, Reading, changed, event
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,7 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture
-def make_world(
-    broker: FoundBroker, prefix: str, topics: MakeTopic, tmp_path: Path
-) -> Iterator[MakeWorld]:
+def make_world(broker: FoundBroker, prefix: str, topics: MakeTopic, tmp_path: Path) -> Iterator[MakeWorld]:
     """`make_world(solver="cg", ...)`: a small world below the test's prefix; its processes end with the test."""
     with ExitStack() as stack:
 

@@ -16,22 +16,18 @@ def main() -> int:
     parser.add_argument("--bootstrap-servers", required=True)
     parser.add_argument("--prefix", default="factors.")
     parser.add_argument("--group", required=True, help="the user worker's consumer group")
-    parser.add_argument("--store", type=Path, help="the folder with one store a partition; compared if given")
-    parser.add_argument("--model-version", help="the generation; the last manifest otherwise")
     parser.add_argument(
-        "--solver", choices=("cholesky", "cg"), default="cg", help="cholesky compares bitwise"
+        "--store", type=Path, nargs="*", default=[], help="each worker's folder with one store a partition"
     )
+    parser.add_argument("--model-version", help="the generation; the last manifest otherwise")
+    parser.add_argument("--solver", choices=("cholesky", "cg"), default="cg", help="cholesky compares bitwise")
     parser.add_argument("--tenant", help="the worker's events.tenant")
     parser.add_argument("--max-bytes", type=int, default=65536, help="the worker's events.max_bytes")
-    parser.add_argument(
-        "--counters", type=Path, help='the worker\'s counts, JSON: {"outcome/reason": number}'
-    )
+    parser.add_argument("--counters", type=Path, help='the worker\'s counts, JSON: {"outcome/reason": number}')
     given = parser.parse_args()
     counters = None
     if given.counters is not None:
-        parts = (
-            (name.partition("/"), count) for name, count in json.loads(given.counters.read_text()).items()
-        )
+        parts = ((name.partition("/"), count) for name, count in json.loads(given.counters.read_text()).items())
         counters = {(outcome, reason): count for (outcome, _, reason), count in parts}
     report = audit(
         given.bootstrap_servers,

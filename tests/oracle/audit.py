@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.oracle.check import check
@@ -17,7 +18,7 @@ def audit(
     prefix: str,
     group: str,
     *,
-    stores: Path | None = None,
+    stores: Sequence[Path] = (),
     solver: str = "cg",
     model_version: str | None = None,
     tenant: str | None = None,

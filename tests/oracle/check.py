@@ -7,7 +7,7 @@ The checks, in the letters of their violations' first word:
     versions   revisions of a key are 1, 2, 3 ... in the changelog, and so in user-factors
     vectors    each revision's vector is the solve of its history
     factors    user-factors says what the changelog says, revision by revision
-    store      the local store holds the newest revision of every key, the same bytes, and no other key
+    store      every local store is the changelog up to the offset that it notes, and one is complete
     letters    the dead letters are the expected ones, each once, with the original bytes
     offsets    committed offset and the changelog's last marker agree; no acknowledged event is missing
 """
@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.oracle.factors import check_factors
 from tests.oracle.letters import check_letters
-from tests.oracle.logs import LogRecord, Logs
+from tests.oracle.logs import LogRecord, Logs, StoreRows
 from tests.oracle.replay import Replay, replay
 from tests.oracle.report import Report
 from tests.oracle.revisions import Changelog, Revision, read_changelog
@@ -151,9 +151,7 @@ def _check_vectors(
 def _check_offsets(number: int, changelog: Changelog, logs: Logs, rules: Rules, report: Report) -> None:
     committed = logs.committed.get(number)
     if committed != changelog.marker:
-        report.found(
-            f"offsets: partition {number} committed {committed}, its changelog says {changelog.marker}"
-        )
+        report.found(f"offsets: partition {number} committed {committed}, its changelog says {changelog.marker}")
     if committed is None and any(True for _ in logs.interactions.get(number, [])):
         report.found(f"offsets: partition {number} has records and no committed offset")
     end = logs.ends.get("interactions", {}).get(number)
@@ -164,19 +162,34 @@ def _check_offsets(number: int, changelog: Changelog, logs: Logs, rules: Rules, 
 def _check_store(number: int, changelog: Changelog, logs: Logs, report: Report) -> None:
     if logs.stores is None:
         return
-    rows = logs.stores.get(number, {})
-    if isinstance(rows, str):
-        report.found(f"store: partition {number}: {rows}")
-        return
-    for key in sorted(changelog.newest.keys() | rows.keys()):
+    log = logs.user_state.get(number, [])
+    furthest = 0
+    for store in logs.stores.get(number, ()):
+        if isinstance(store, str):
+            report.found(f"store: {store}")
+        else:
+            furthest = max(furthest, store.offset)
+            _compare_store(number, store, log, report)
+    if log and furthest <= log[-1].offset:
+        report.found(
+            f"store: no store of partition {number} has read its changelog to the end: {furthest} of"
+            f" {log[-1].offset + 1}"
+        )
+
+
+def _compare_store(number: int, store: StoreRows, log: list[LogRecord], report: Report) -> None:
+    """A store, a stale one too, is the compacted changelog up to the offset that it has noted."""
+    newest = {record.key: record.value for record in log if record.key and record.offset < store.offset}
+    for key in sorted(newest.keys() | store.rows.keys()):
         report.store_rows += 1
-        got, want = rows.get(key), changelog.newest.get(key)
+        got, want = store.rows.get(key), newest.get(key)
+        name = f"{_name(number, key)} in {store.name}"
         if got is None:
-            report.found(f"store: {_name(number, key)} is in the changelog and not in the store")
+            report.found(f"store: {name} is missing, the changelog has it before {store.offset}")
         elif want is None:
-            report.found(f"store: {_name(number, key)} is in the store and not in the changelog")
+            report.found(f"store: {name} is not in the changelog before {store.offset}")
         elif got != want:
-            report.found(f"store: {_name(number, key)} has other bytes than the changelog")
+            report.found(f"store: {name} has other bytes than the changelog before {store.offset}")
 
 
 def _check_counters(logs: Logs, report: Report) -> None:
@@ -186,17 +199,14 @@ def _check_counters(logs: Logs, report: Report) -> None:
     for outcome in sorted(counted.keys() | expected.keys()):
         if counted[outcome] != expected[outcome]:
             report.found(
-                f"outcomes: the worker counted {counted[outcome]} of {'/'.join(outcome)},"
-                f" there are {expected[outcome]}"
+                f"outcomes: the worker counted {counted[outcome]} of {'/'.join(outcome)}, there are {expected[outcome]}"
             )
 
 
 def _check_acked(logs: Logs, report: Report) -> None:
     if logs.acked is None:
         return
-    there = {
-        (record.partition, record.offset) for records in logs.interactions.values() for record in records
-    }
+    there = {(record.partition, record.offset) for records in logs.interactions.values() for record in records}
     for number, offset in sorted(logs.acked - there):
         report.found(f"offsets: the acknowledged event {number}/{offset} is not in the log")
     for number, offset in sorted(logs.acked):

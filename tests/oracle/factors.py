@@ -14,9 +14,7 @@ from tests.oracle.rowbytes import UserRow
 from tests.oracle.rules import Rules
 
 
-def check_factors(
-    number: int, changelog: Changelog, records: list[LogRecord], rules: Rules, report: Report
-) -> None:
+def check_factors(number: int, changelog: Changelog, records: list[LogRecord], rules: Rules, report: Report) -> None:
     """One partition: versions without gaps, and each record as its revision has it."""
     published: dict[bytes, list[dict[str, Any]]] = {}
     for record in records:
@@ -38,9 +36,7 @@ def check_factors(
         expected = sorted(rows.get(key, {}))
         if versions != expected and versions != [one for one in expected if one in versions]:
             report.found(f"versions: {name} was published in versions {_few(versions)}, not {_few(expected)}")
-        missing = [
-            one.row.version for one in changelog.revisions.get(key, []) if one.row.version not in versions
-        ]
+        missing = [one.row.version for one in changelog.revisions.get(key, []) if one.row.version not in versions]
         if missing:
             report.found(f"factors: {name} never was published in versions {_few(missing)}")
         for body in bodies:
@@ -83,9 +79,7 @@ def _compare(name: str, key: bytes, body: dict[str, Any], row: UserRow, rules: R
     if row.source_next and body.get("items_epoch") != row.epochs:
         differing.append("items_epoch")
     if differing:
-        report.found(
-            f"factors: {name} version {row.version} was published with another {', '.join(differing)}"
-        )
+        report.found(f"factors: {name} version {row.version} was published with another {', '.join(differing)}")
 
 
 def _few(numbers: list[Any]) -> str:

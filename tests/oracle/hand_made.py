@@ -17,7 +17,7 @@ from tests.chaos.events import Events
 from tests.oracle.fold import apply_event
 from tests.oracle.hashes import generation_id, partition_of
 from tests.oracle.judge import judge
-from tests.oracle.logs import Log, LogRecord, Logs
+from tests.oracle.logs import Log, LogRecord, Logs, StoreRows
 from tests.oracle.rowbytes import UserRow, encode
 from tests.oracle.rules import Rules
 from tests.oracle.solve import ItemMatrix, item_matrix, solve
@@ -153,7 +153,13 @@ class HandMade:
             items=self.items,
             ends={"interactions": {number: records[-1].offset + 1 for number, records in self.log.items()}},
             stores={
-                number: {record.key: record.value for record in records if record.key and record.value}
+                number: [
+                    StoreRows(
+                        "state",
+                        {record.key: record.value for record in records if record.key and record.value},
+                        records[-1].offset + 1 if records else 0,
+                    )
+                ]
                 for number, records in self.state.items()
             },
             counters=dict(self.counters),

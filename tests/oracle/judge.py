@@ -174,9 +174,7 @@ def _normal(event: dict[str, Any]) -> dict[str, Any]:
         normal["schema_version"] = _require(version, isinstance(version, _Bad) or version == 1)
     context = event.get("context")
     if context is not None:
-        flat = isinstance(context, dict) and not any(
-            isinstance(part, dict | list) for part in context.values()
-        )
+        flat = isinstance(context, dict) and not any(isinstance(part, dict | list) for part in context.values())
         normal["context"] = _require(context, flat)
     return normal
 
@@ -194,9 +192,7 @@ def _text(value: object, longest: int) -> object:
 def _whole(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         return int(value) if int(value) in _INT64 else _Bad()
-    return _require(
-        value, isinstance(value, _Bad) or (isinstance(value, int) and not isinstance(value, bool))
-    )
+    return _require(value, isinstance(value, _Bad) or (isinstance(value, int) and not isinstance(value, bool)))
 
 
 def _positive(value: object) -> object:
@@ -215,9 +211,7 @@ def _time(value: object) -> object:
 
 
 def _rfc3339(text: str) -> int:
-    match = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII
-    )
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
     if match is None:
         raise Refusal("schema")
     day, hour, minute, second, fraction, zone = match.groups()

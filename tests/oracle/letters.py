@@ -20,9 +20,7 @@ _ADDED = (
 def check_letters(expected: dict[tuple[int, int], str], logs: Logs, report: Report) -> None:
     """``expected``: the reason of each dead letter by the partition and offset of its origin."""
     origins = {
-        (record.partition, record.offset): record
-        for records in logs.interactions.values()
-        for record in records
+        (record.partition, record.offset): record for records in logs.interactions.values() for record in records
     }
     seen: set[tuple[int, int]] = set()
     for letter in (record for records in logs.dead_letters.values() for record in records):

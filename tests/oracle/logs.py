@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -22,6 +22,15 @@ Log = dict[int, list[LogRecord]]
 """A topic: the records of each partition in offset order."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreRows:
+    """One partition's store at rest: its rows, and the changelog offset up to which it says it has read."""
+
+    name: str
+    rows: dict[bytes, bytes]
+    offset: int
+
+
 @dataclass(slots=True)
 class Logs:
     """The topics of one system at rest, its committed offsets, and where known its stores and its counters.
@@ -33,7 +42,7 @@ class Logs:
         items: item-factors.
         catalogue: the items topic.
         ends: of each topic (by the field's name here), the end offset of each partition.
-        stores: the rows of each partition's store, or what is wrong with it; None where no store is compared.
+        stores: of each partition every worker's store, or what is wrong with it; None where none is compared.
         counters: the worker's own count by (outcome, reason), where it ran without a break.
         acked: partition and offset of every event that the producer saw acknowledged.
     """
@@ -47,6 +56,6 @@ class Logs:
     items: Log
     catalogue: Log = field(default_factory=dict)
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
-    stores: Mapping[int, dict[bytes, bytes] | str] | None = None
+    stores: Mapping[int, Sequence[StoreRows | str]] | None = None
     counters: dict[tuple[str, str], int] | None = None
     acked: set[tuple[int, int]] | None = None

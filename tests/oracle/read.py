@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from rocksdict import AccessType, Options, Rdict
 
-from tests.oracle.logs import Log, LogRecord, Logs
+from tests.oracle.logs import Log, LogRecord, Logs, StoreRows
 
 _SECONDS = 30.0
 
@@ -19,7 +20,7 @@ def read_logs(
     group: str,
     *,
     model_version: str | None = None,
-    stores: Path | None = None,
+    stores: Sequence[Path] = (),
 ) -> Logs:
     """Everything committed, of every topic that a comparison looks at.
 
@@ -28,7 +29,7 @@ def read_logs(
         prefix: the topic prefix.
         group: the user worker's consumer group.
         model_version: the generation; None takes the last manifest.
-        stores: the folder that holds one store a partition.
+        stores: folders that hold one store a partition, one a worker; none are compared if empty.
     """
     consumer = Consumer(
         {
@@ -38,6 +39,7 @@ def read_logs(
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
         }
     )
     try:
@@ -65,9 +67,7 @@ def read_logs(
         items=logs["item-factors"],
         catalogue=logs["items"],
         ends=ends,
-        stores=None
-        if stores is None
-        else _stores(stores, f"{prefix}interactions", list(logs["interactions"])),
+        stores=None if not stores else _stores(stores, f"{prefix}interactions", list(logs["interactions"])),
     )
 
 
@@ -101,20 +101,16 @@ def _read(consumer: Consumer, topic: str) -> Log:
     consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
     left = set(numbers)
     while left:
-        messages = consumer.consume(10_000, timeout=_SECONDS)
-        if not messages:
-            raise TimeoutError(
-                f"partitions {sorted(left)} of {topic} did not reach their end in {_SECONDS} s"
-            )
-        message: Any
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                left.discard(message.partition())
-                continue
+        message: Any = consumer.poll(_SECONDS)
+        if message is None:
+            raise TimeoutError(f"partitions {sorted(left)} of {topic} did not reach their end in {_SECONDS} s")
+        error = message.error()
+        if error is None:
             log[message.partition()].append(_record(message))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            left.discard(message.partition())
+        else:
+            raise KafkaException(error)
     consumer.unassign()
     return log
 
@@ -137,42 +133,36 @@ def _committed(consumer: Consumer, topic: str, numbers: list[int]) -> dict[int, 
 
 def _ends(consumer: Consumer, topic: str, numbers: list[int]) -> dict[int, int]:
     return {
-        number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_SECONDS)[1]
-        for number in numbers
+        number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_SECONDS)[1] for number in numbers
     }
 
 
-def _stores(root: Path, topic: str, numbers: list[int]) -> dict[int, dict[bytes, bytes] | str]:
-    return {number: read_store(root / f"{topic}-{number}") for number in numbers}
+def _stores(roots: Sequence[Path], topic: str, numbers: list[int]) -> dict[int, list[StoreRows | str]]:
+    paths = {number: [root / f"{topic}-{number}" for root in roots] for number in numbers}
+    return {number: [read_store(path) for path in many if path.exists()] for number, many in paths.items()}
 
 
-def read_store(path: Path) -> dict[bytes, bytes] | str:
+def read_store(path: Path) -> StoreRows | str:
     """All rows of a store at rest, or what is wrong with it.
 
     A plain scan of the library ends silently at a damaged block; the iterator's status says so.
     """
-    if not path.exists():
-        return {}
-    options = Options(raw_mode=True)
+    families = {"meta": Options(raw_mode=True)}
     try:
-        rows = Rdict(
-            str(path),
-            options,
-            column_families={"meta": Options(raw_mode=True)},
-            access_type=AccessType.read_only(),
-        )
-    except Exception as problem:  # noqa: BLE001  # the library raises bare exceptions
-        return f"can't be opened: {problem}"
+        rows = Rdict(str(path), Options(raw_mode=True), families, access_type=AccessType.read_only())
+    except Exception as problem:
+        return f"{path} can't be opened: {problem}"
     found: dict[bytes, bytes] = {}
     try:
+        offset = rows.get_column_family("meta").get(b"changelog_offset")
         scan = rows.iter()
         scan.seek_to_first()
         while scan.valid():
             found[scan.key()] = scan.value()
             scan.next()
         scan.status()
-    except Exception as problem:  # noqa: BLE001  # the library raises bare exceptions
-        return f"can't be read to its end: {problem}"
+    except Exception as problem:
+        return f"{path} can't be read to its end: {problem}"
     finally:
         rows.close()
-    return found
+    return StoreRows(str(path), found, int.from_bytes(offset or b"", "little"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ def replay(
     A copy of a user's row is kept at each ``source_next`` in ``wanted``, and of each user's last row always.
     """
     out = Replay()
-    rows: dict[bytes, UserRow] = {key: copy.deepcopy(row) for key, row in starts.items()}
+    rows: dict[bytes, UserRow] = {key: row.copy() for key, row in starts.items()}
     for record in records:
         judged = judge(record, rules)
         outcome = _outcome(record, judged, rows, rules)
@@ -59,7 +58,7 @@ def replay(
             out.applied[judged.event["item_id"]] += 1
         row = rows[record.key]
         if row.source_next in wanted.get(record.key, ()):
-            out.states.setdefault(record.key, {})[row.source_next] = copy.deepcopy(row)
+            out.states.setdefault(record.key, {})[row.source_next] = row.copy()
     for key, row in _changed(rows, starts):
         out.states.setdefault(key, {})[row.source_next] = row
     return out

@@ -75,9 +75,7 @@ def read_changelog(records: list[LogRecord], number: int, rules: Rules, report: 
     return out
 
 
-def _read_marker(
-    out: Changelog, record: LogRecord, pending: list[Revision], number: int, report: Report
-) -> None:
+def _read_marker(out: Changelog, record: LogRecord, pending: list[Revision], number: int, report: Report) -> None:
     if record.value is None or len(record.value) != 8:
         report.found(f"rows: the marker at {record.offset} of partition {number} is not 8 bytes")
         return

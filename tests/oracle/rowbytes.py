@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ class Entry:
     strength: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Key:
     """One idempotency key; ``seconds`` is its event's time in whole seconds."""
 
@@ -63,6 +63,12 @@ class UserRow:
     history: list[Entry] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     suppressed: list[Suppressed] | None = None
+
+    def copy(self) -> UserRow:
+        """A row of its own; the vector, which nobody changes in place, is shared."""
+        suppressed = None if self.suppressed is None else [replace(one) for one in self.suppressed]
+        history = [replace(entry) for entry in self.history]
+        return replace(self, history=history, keys=list(self.keys), suppressed=suppressed)
 
 
 def size_class(entries: int, keys: int, history_capacity: int, keys_capacity: int) -> tuple[int, int]:

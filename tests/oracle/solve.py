@@ -39,9 +39,7 @@ def item_matrix(items: Log, rules: Rules) -> ItemMatrix:
     vectors = np.array([newest[item_id] for item_id in ids], np.float32).reshape(len(ids), rules.dimension)
     exact = vectors.astype(np.float64)
     gramian = exact.T @ exact
-    return ItemMatrix(
-        vectors, {item_hash(item_id, rules.item_key): row for row, item_id in enumerate(ids)}, gramian
-    )
+    return ItemMatrix(vectors, {item_hash(item_id, rules.item_key): row for row, item_id in enumerate(ids)}, gramian)
 
 
 def solve(row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float32]:

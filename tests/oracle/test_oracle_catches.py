@@ -13,7 +13,7 @@ import pytest
 from tests.oracle.check import check
 from tests.oracle.hand_made import RULES, HandMade, Tamper, interactions, item_log
 from tests.oracle.judge import judge
-from tests.oracle.logs import LogRecord, Logs
+from tests.oracle.logs import LogRecord, Logs, StoreRows
 from tests.oracle.report import Report
 from tests.oracle.rowbytes import UserRow, encode, parse
 
@@ -270,9 +270,9 @@ def _letter_for_a_good_event(logs: Logs) -> None:
 
 def _store(logs: Logs) -> dict[bytes, bytes]:
     assert logs.stores is not None
-    rows = logs.stores[0]
-    assert isinstance(rows, dict)
-    return rows
+    store = logs.stores[0][0]
+    assert isinstance(store, StoreRows)
+    return store.rows
 
 
 def _store_row_missing(logs: Logs) -> None:
@@ -292,7 +292,18 @@ def _store_row_of_nobody(logs: Logs) -> None:
 
 
 def _store_unreadable(logs: Logs) -> None:
-    logs.stores = {0: "can't be read to its end: Corruption", 1: {}}
+    assert logs.stores is not None
+    logs.stores = {**logs.stores, 0: ["state can't be read to its end: Corruption"]}
+
+
+def _stores_all_behind(logs: Logs) -> None:
+    """A stale store is right as far as it goes; that none is complete is wrong."""
+    assert logs.stores is not None
+    first = logs.user_state[0][0]
+    assert first.key
+    assert first.value
+    behind = StoreRows("state", {first.key: first.value}, first.offset + 1)
+    logs.stores = {**logs.stores, 0: [behind]}
 
 
 def _offset_ahead(logs: Logs) -> None:
@@ -338,6 +349,7 @@ def _counters_off(logs: Logs) -> None:
         (_store_row_stale, "store"),
         (_store_row_of_nobody, "store"),
         (_store_unreadable, "store"),
+        (_stores_all_behind, "store"),
         (_offset_ahead, "offsets"),
         (_offset_lost, "offsets"),
         (_event_vanished, "offsets"),

@@ -81,7 +81,5 @@ async def test_nothing_else_answers(client: aiohttp.ClientSession, method: str, 
 
 async def test_a_taken_port_is_a_configuration_mistake(server: Server) -> None:
     """The message has the key, the number, and the way out."""
-    with pytest.raises(
-        ConfigError, match=rf"http\.port = {server.port} cannot be had: address already in use"
-    ):
+    with pytest.raises(ConfigError, match=rf"http\.port = {server.port} cannot be had: address already in use"):
         await start_http("127.0.0.1", server.port, Metrics(), Health([]))

@@ -69,9 +69,7 @@ def test_expected_retries_are_not_warnings(stream: io.StringIO) -> None:
     """NOT_ENOUGH_REPLICAS right after a commit is retried by the client and means nothing."""
     setup_logging("info", "json", stream)
     log = logging.getLogger("aiokafka.producer.sender")
-    log.warning(
-        "Got error produce response on topic-partition %s, retrying. Error: %s", "t", "NotEnoughReplicasError"
-    )
+    log.warning("Got error produce response on topic-partition %s, retrying. Error: %s", "t", "NotEnoughReplicasError")
     log.warning("Got error produce response on topic-partition %s, retrying. Error: %s", "t", "Other")
     (line,) = _lines(stream)
     assert str(line["event"]).endswith("Other")

@@ -79,8 +79,7 @@ def test_every_ending_of_a_record_is_there_from_the_start() -> None:
     assert _value(metrics, "events_total", outcome="conflict", reason="") == 0
     for reason in Reason:
         values = [
-            _value(metrics, "events_total", outcome=outcome, reason=reason)
-            for outcome in ("dead_letter", "filtered")
+            _value(metrics, "events_total", outcome=outcome, reason=reason) for outcome in ("dead_letter", "filtered")
         ]
         assert values.count(0.0) == 1, reason
 

@@ -21,9 +21,7 @@ def _value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
 
 
 def _effects(**facts: float) -> Effects:
-    return Effects(
-        outcomes=Counter({(Outcome.APPLIED, None): 2}), facts=facts, norms=np.array([0.3, 0.4], np.float32)
-    )
+    return Effects(outcomes=Counter({(Outcome.APPLIED, None): 2}), facts=facts, norms=np.array([0.3, 0.4], np.float32))
 
 
 def _records(*seconds_ago: float) -> list[Any]:

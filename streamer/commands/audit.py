@@ -1,0 +1,174 @@
+"""`streamer audit`: are the streamed vectors what a fresh exact solve gives?
+
+For each user row of the active generation: strengths and confidences by the worker's own functions, a float64 Cholesky
+solve against the item vectors as they stand, compared with the published vector,
+
+    |x_published - x_fresh| / |x_fresh|
+
+A user's items count as standing still when the row was solved with all that the item topic holds today (the row's
+items_epoch is past the last item record of each partition). For these the two must agree; for the others the items
+have moved since, and the difference, which is no error, is reported apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from schemas.layouts import UserRows
+from schemas.records import Manifest
+from streamer.commands.shared import ConfigOption, JsonOption, Progress, dump, say, settings_of
+from streamer.errors import CheckFailed
+from streamer.settings import Settings
+
+TOLERANCE = 1e-5
+
+
+@dataclass(slots=True)
+class Audit:
+    """What was compared; errors are relative, users are counted."""
+
+    standing: list[float] = field(default_factory=list)
+    moved: list[float] = field(default_factory=list)
+    worst: str = ""
+    newer: int = 0
+    unpublished: int = 0
+    other_generation: int = 0
+
+    def report(self) -> dict[str, Any]:
+        """The figures, for people and programs."""
+        return {
+            "users": len(self.standing) + len(self.moved),
+            "largest_error": max(self.standing, default=0.0),
+            "items_standing_still": len(self.standing),
+            "items_moved_since": len(self.moved),
+            "largest_difference_where_moved": max(self.moved, default=0.0),
+            "changed_meanwhile": self.newer,
+            "unpublished": self.unpublished,
+            "other_generation": self.other_generation,
+            "tolerance": TOLERANCE,
+        }
+
+
+def audit(
+    config: ConfigOption = None,
+    *,
+    sample: Annotated[int, typer.Option(min=0, help="Audit so many users, chosen evenly; 0 is all.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare published user vectors with a fresh exact solve. Exit code 1 above 1e-5 where items stand still."""
+    settings = settings_of(config)
+    found = _audit(settings, sample)
+    report = found.report()
+    if as_json:
+        dump(report)
+    else:
+        _say(found, report)
+    if found.unpublished:
+        raise CheckFailed(f"{found.unpublished:,} users have a row but no published vector.")
+    if report["largest_error"] > TOLERANCE:
+        raise CheckFailed(
+            f"the largest relative error is {report['largest_error']:.2e}, at user {found.worst}; "
+            f"at most {TOLERANCE:.0e} is allowed."
+        )
+
+
+def _audit(settings: Settings, sample: int) -> Audit:
+    from streamer.commands.cluster import consuming
+    from streamer.commands.generation import chunks, generations, load_items, read_user_rows, rows_of
+    from streamer.reader import FactorReader
+    from streamer.settings import kafka_python_options
+
+    with consuming(settings) as consumer:
+        manifest, item_topic = generations(consumer, settings).served()
+        # Rows first: what is committed while the vectors are read makes them newer, never older, than the rows.
+        with Progress("rows read") as progress:
+            rows = read_user_rows(consumer, settings, progress.advance)
+        with Progress("items read") as progress:
+            side = load_items(consumer, manifest, item_topic, progress.advance)
+    options = kafka_python_options(settings)
+    servers = settings.kafka.bootstrap_servers
+    with FactorReader(servers, settings.kafka.prefix, "user", options=options) as reader:
+        published = reader.snapshot()
+    if sample and sample < len(rows):
+        keys = sorted(rows)
+        rows = {keys[at]: rows[keys[at]] for at in np.linspace(0, len(keys) - 1, sample).astype(int)}
+    found = Audit()
+    with Progress("users solved", len(rows)) as progress:
+        for chunk in chunks(rows):
+            batch = rows_of(manifest, side, [row for _, row in chunk])
+            _compare([key.decode("utf-8", "replace") for key, _ in chunk], batch, manifest, side, published, found)
+            progress.advance(len(chunk))
+    return found
+
+
+def _compare(
+    users: list[str],
+    rows: UserRows,
+    manifest: Manifest,
+    side: Any,
+    published: Mapping[str, Any],
+    found: Audit,
+) -> None:
+    from streamer.events.hashes import generation_id
+
+    generation = np.uint64(generation_id(manifest.model_version))
+    standing = (rows.epochs > side.last).all(axis=1)
+    for at, user in enumerate(users):
+        if rows.head["generation"][at] != generation:
+            found.other_generation += 1
+            continue
+        factor = published.get(user)
+        if factor is None:
+            found.unpublished += 1
+            continue
+        if factor.version != int(rows.head["version"][at]):
+            found.newer += 1
+            continue
+        error = relative_error(factor.vector, fresh_vector(rows, at, manifest, side.items))
+        if standing[at]:
+            if error >= max(found.standing, default=-1.0):
+                found.worst = user
+            found.standing.append(error)
+        else:
+            found.moved.append(error)
+
+
+def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt.NDArray[np.float32]:
+    """The vector of one row, solved anew as the worker must: exact solve, norm cap, average for the unknown."""
+    from streamer.commands.generation import history_of
+    from streamer.factors.guard import guard
+    from streamer.factors.solve import solve_cholesky
+
+    history = history_of(rows, at, manifest, items)
+    if not (history.index >= 0).any():
+        return np.array(manifest.average_user, np.float32)
+    solved = solve_cholesky(items.space, history.index, history.confidence, manifest.policy.rhs)
+    vector: npt.NDArray[np.float32] = guard(solved[None, :], manifest.policy.norm_cap).vectors[0]
+    return vector
+
+
+def relative_error(vector: npt.NDArray[np.float32], fresh: npt.NDArray[np.float32]) -> float:
+    """|a - b| / |b|, infinite where a is not finite; the absolute difference where b is zero."""
+    if not np.isfinite(vector).all():
+        return float("inf")
+    difference = float(np.linalg.norm(vector.astype(np.float64) - fresh.astype(np.float64)))
+    length = float(np.linalg.norm(fresh.astype(np.float64)))
+    return difference / length if length else difference
+
+
+def _say(found: Audit, report: dict[str, Any]) -> None:
+    say(f"{report['users']:,} users compared; largest relative error {report['largest_error']:.2e}")
+    say(f"  items standing still since: {len(found.standing):,}")
+    if found.moved:
+        largest = report["largest_difference_where_moved"]
+        say(f"  items moved since: {len(found.moved):,}, differing by at most {largest:.2e} (no error)")
+    for count, text in (
+        (found.newer, "changed while they were read, not compared"),
+        (found.other_generation, "rows of another generation, solved anew at their next event"),
+    ):
+        if count:
+            say(f"  {text}: {count:,}")

@@ -1,0 +1,189 @@
+"""What the topics say about model generations: manifests, the active one, its items, and the rows solved with it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from kafka import KafkaConsumer
+
+from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_user_rows
+from schemas.records import CatalogueEntry, Control, Manifest
+from streamer.commands.cluster import newest_of, places_of, read_to_end
+from streamer.errors import BrokerError, CheckFailed, DataError
+from streamer.factors.weigh import confidence_array, strength_at
+from streamer.reader import Factor, decode_factor
+from streamer.settings import Settings
+from streamer.steps.items import Items
+
+ACTIVE_KEY = b"active"
+_CHUNK = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """The manifests published, in the order of their publication, and the standing command."""
+
+    manifests: Mapping[str, Manifest]
+    active: Control | None
+
+    def served(self) -> tuple[Manifest, str]:
+        """The active manifest and the topic of its item vectors.
+
+        Raises:
+            CheckFailed: none is active, or its manifest is missing.
+        """
+        if self.active is None:
+            raise CheckFailed("no model is active: run `python -m bootstrap run`, or `streamer models activate`.")
+        manifest = self.manifests.get(self.active.model_version)
+        if manifest is None:
+            raise CheckFailed(f"{self.active.model_version} is active, but its manifest is not in the models topic.")
+        return manifest, self.active.item_topic
+
+
+def generations(consumer: KafkaConsumer, settings: Settings) -> Generations:
+    """Read both topics.
+
+    Raises:
+        BrokerError: a topic is missing.
+        DataError: one holds something else.
+    """
+    manifests: dict[str, Manifest] = {}
+    for record in read_to_end(consumer, places_of(consumer, settings.topic("models"))):
+        version = (record.key or b"").decode("utf-8", "replace")
+        manifests.pop(version, None)
+        if record.value is not None:
+            manifests[version] = _decode(record, Manifest)
+    command = newest_of(consumer, settings.topic("control"), ACTIVE_KEY.decode())
+    return Generations(manifests, None if command is None else _decode(command, Control))
+
+
+def _decode(record: Any, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(record.value, type=kind)
+    except (msgspec.DecodeError, ValueError) as problem:
+        where = f"{record.topic}-{record.partition} at offset {record.offset}"
+        raise DataError(f"{where} holds no {kind.__name__.lower()}: {problem}.") from None
+
+
+@dataclass(slots=True)
+class ItemSide:
+    """The item vectors of a generation as they stand, and the last offset with one in each partition (-1: none)."""
+
+    items: Items
+    last: npt.NDArray[np.int64]
+
+
+def load_items(
+    consumer: KafkaConsumer, manifest: Manifest, topic: str, advance: Callable[[int], None] = lambda _: None
+) -> ItemSide:
+    """Read a generation's item vectors.
+
+    Raises:
+        BrokerError: the topic is missing.
+        DataError: it holds none of this generation.
+    """
+    places = places_of(consumer, topic)
+    items = Items(
+        dimension=manifest.dimension,
+        ridge=manifest.policy.ridge,
+        item_key=bytes.fromhex(manifest.item_key),
+        partitions=len(places),
+    )
+    last = np.full(len(places), -1, np.int64)
+    waiting: list[Factor] = []
+    for record in read_to_end(consumer, places, advance):
+        last[record.partition] = record.offset
+        if record.value is None:
+            continue
+        factor = decode_factor(record, "item")
+        if factor.model_version == manifest.model_version:
+            waiting.append(factor)
+        if len(waiting) >= _CHUNK:
+            _take(items, waiting)
+    _take(items, waiting)
+    if not items.space.size:
+        raise DataError(f"{topic} holds no item vector of the active model {manifest.model_version}.")
+    items.settle()
+    items.epochs[:] = last + 1
+    return ItemSide(items, last)
+
+
+def _take(items: Items, factors: list[Factor]) -> None:
+    if factors:
+        vectors = np.stack([factor.vector for factor in factors if factor.vector is not None])
+        items.put([factor.id for factor in factors], [factor.version for factor in factors], vectors)
+        factors.clear()
+
+
+def rows_of(manifest: Manifest, side: ItemSide, values: Sequence[bytes]) -> UserRows:
+    """User rows of this generation's shape.
+
+    Raises:
+        DataError: they are of another shape.
+    """
+    policy = manifest.policy
+    shape = RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(side.items.epochs))
+    try:
+        return decode_user_rows(list(values), shape)
+    except LayoutError as problem:
+        raise DataError(f"user-state holds rows of another shape than the active model's: {problem}.") from None
+
+
+def read_user_rows(
+    consumer: KafkaConsumer, settings: Settings, advance: Callable[[int], None] = lambda _: None
+) -> dict[bytes, bytes]:
+    """The newest row of every user."""
+    rows: dict[bytes, bytes] = {}
+    for record in read_to_end(consumer, places_of(consumer, settings.topic("user-state")), advance):
+        if record.key == MARKER_KEY or record.key is None:
+            continue
+        if record.value is None:
+            rows.pop(record.key, None)
+        else:
+            rows[record.key] = record.value
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One user's history as a solve sees it, all (n,): index -1 is an item that the model does not know."""
+
+    index: npt.NDArray[np.int32]
+    item: npt.NDArray[np.uint64]
+    time: npt.NDArray[np.int64]
+    strength: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
+
+
+def history_of(rows: UserRows, at: int, manifest: Manifest, items: Items) -> History:
+    """Strengths decayed to the user's newest event, and the confidences made of them: the worker's own functions."""
+    count = int(rows.head["entries"][at])
+    item, time = rows.item[at, :count], rows.time[at, :count]
+    now = time.max(keepdims=True, initial=0)
+    strength = strength_at(rows.strength[at, :count], time, now, manifest.policy.half_life_ms)
+    return History(items.space.lookup(item), item, time, strength, confidence_array(strength, manifest.policy))
+
+
+def titles_of(consumer: KafkaConsumer, settings: Settings) -> dict[str, str]:
+    """Item titles, as far as there is a catalogue."""
+    try:
+        places = places_of(consumer, settings.topic("items"))
+    except BrokerError:
+        return {}
+    titles: dict[str, str] = {}
+    for record in read_to_end(consumer, places):
+        item_id = (record.key or b"").decode("utf-8", "replace")
+        titles.pop(item_id, None)
+        if record.value is not None:
+            titles[item_id] = _decode(record, CatalogueEntry).title
+    return titles
+
+
+def chunks(rows: Mapping[bytes, bytes], size: int = _CHUNK) -> Iterator[list[tuple[bytes, bytes]]]:
+    """The rows, some at a time."""
+    pairs = list(rows.items())
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]

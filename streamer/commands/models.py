@@ -1,0 +1,129 @@
+"""`streamer models`: the generations that were published, and which of them is served."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from schemas.records import Control, Manifest
+from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
+from streamer.errors import CheckFailed
+from streamer.settings import Settings
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
+
+    from streamer.commands.generation import Generations
+
+app = typer.Typer(help="List, activate or roll back model generations.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """List the published generations, oldest first."""
+    from streamer.commands.cluster import consuming
+    from streamer.commands.generation import generations
+
+    settings = settings_of(config)
+    with consuming(settings) as consumer:
+        known = generations(consumer, settings)
+    active = known.active.model_version if known.active else None
+    rows = [_row(manifest, active) for manifest in known.manifests.values()]
+    if as_json:
+        for row in rows:
+            dump(row)
+        return
+    if not rows:
+        say("No model is published yet: run `python -m bootstrap run`.")
+        return
+    table(tuple(rows[0]), (list(row.values()) for row in rows))
+
+
+def _row(manifest: Manifest, active: str | None) -> dict[str, object]:
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(manifest.created_at / 1000))
+    return {
+        "model_version": manifest.model_version,
+        "active": "yes" if manifest.model_version == active else "",
+        "created": created,
+        "dimension": manifest.dimension,
+        "users": manifest.counts.get("users", 0),
+        "items": manifest.counts.get("items", 0),
+        "parent": manifest.parent_version or "",
+        "gates": "passed" if all(gate.passed for gate in manifest.gates) else "failed",
+    }
+
+
+@app.command()
+def activate(
+    model_version: Annotated[str, typer.Argument(metavar="VERSION")],
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a published generation the one that is served; workers take it up at their next start."""
+    settings = settings_of(config)
+    _activate(settings, lambda known: model_version, as_json=as_json)
+
+
+@app.command()
+def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Activate the parent of the active generation; workers take it up at their next start."""
+    settings = settings_of(config)
+
+    def parent(known: "Generations") -> str:
+        manifest, _ = known.served()
+        if manifest.parent_version is None:
+            raise CheckFailed(f"{manifest.model_version} has no parent: name one with `streamer models activate`.")
+        return manifest.parent_version
+
+    _activate(settings, parent, as_json=as_json)
+
+
+def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_json: bool) -> None:
+    from streamer.commands.cluster import consuming, producing
+    from streamer.commands.generation import ACTIVE_KEY, generations
+
+    with consuming(settings) as consumer:
+        known = generations(consumer, settings)
+        version = choose(known)
+        manifest = known.manifests.get(version)
+        if manifest is None:
+            names = ", ".join(known.manifests) or "none"
+            raise CheckFailed(f"{version} is not in {settings.topic('models')}; published are: {names}.")
+        if known.active is not None and known.active.model_version == version:
+            raise CheckFailed(f"{version} is active already.")
+        item_topic = _item_topic(consumer, settings, manifest)
+    command = Control("activate", version, time.time_ns() // 1_000_000, item_topic)
+    with producing(settings) as producer:
+        producer.send(settings.topic("control"), ACTIVE_KEY, msgspec.json.encode(command))
+    before = known.active.model_version if known.active else None
+    if as_json:
+        dump({"active": version, "before": before, "item_topic": item_topic})
+    else:
+        say(f"{version} is active, {before or 'nothing'} was. Running workers take it up when they are restarted.")
+
+
+def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifest) -> str:
+    """The topic with this generation's item vectors: its own while it waits or is being left, else the common one.
+
+    Raises:
+        CheckFailed: none holds any; a worker that served it would stop at once.
+    """
+    from streamer.commands.cluster import places_of, read_to_end
+    from streamer.reader import decode_factor
+
+    common = settings.topic("item-factors")
+    present = consumer.topics()
+    for topic in (f"{common}.{manifest.model_version}", common):
+        if topic not in present:
+            continue
+        for record in read_to_end(consumer, places_of(consumer, topic)):
+            if record.value is None:
+                continue
+            if decode_factor(record, "item").model_version == manifest.model_version:
+                return topic
+    raise CheckFailed(
+        f"no topic holds item vectors of {manifest.model_version}: publish it with `python -m bootstrap publish`."
+    )

@@ -1,0 +1,185 @@
+"""The promise: what the job publishes is what the stream would hold, had it read the same log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootstrap.columns import columns_of
+from bootstrap.fold import fold
+from bootstrap.job import Lineage, make
+from bootstrap.read import Log, judge_records
+from ops.data import synthetic
+from schemas.layouts import RowShape, decode_user_rows, encode_user_rows
+from schemas.outcomes import Outcome
+from schemas.records import DAY_MS, Policy
+from streamer.events.hashes import generation_id
+from streamer.events.read import Reader
+from streamer.steps.items import Items
+from streamer.steps.user import UserStep, UserTopics
+from tests.bootstrap.small import KEY, NOW_MS, SHAPE, changed, event, quiet, settings_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bootstrap.model import Model
+    from schemas.records import Manifest
+
+TOPICS = UserTopics("interactions", "user-factors", "item-signals", "dead-letters", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of a topic with one partition, received a second after it happened."""
+
+    key: bytes
+    value: bytes
+    timestamp: int
+    offset: int
+    partition: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def records_of(events: Any) -> list[Record]:
+    return [
+        Record(one["user_id"].encode(), orjson.dumps(one), one["timestamp"] + 1_000, offset)
+        for offset, one in enumerate(events)
+    ]
+
+
+def reader_of(policy: Policy) -> Reader:
+    return Reader(policy, tenant=None, max_bytes=65_536, invalid_items=())
+
+
+def log_of(records: list[Record], policy: Policy) -> Log:
+    return judge_records(records, reader_of(policy), policy, partitions=1)
+
+
+def streamed(manifest: Manifest, model: Model, records: list[Record], solver: Any) -> tuple[dict[bytes, bytes], Any]:
+    """The rows that a worker of this generation ends with, and its outcomes."""
+    items = Items(dimension=manifest.dimension, ridge=manifest.policy.ridge, item_key=KEY, partitions=2)
+    items.put(model.item_ids, [1] * len(model.item_ids), model.items)
+    items.settle()
+    step = UserStep(
+        manifest,
+        items,
+        TOPICS,
+        reader_of(manifest.policy),
+        solver=solver,
+        tolerance=1e-6,
+        encoding="json",
+        source="test",
+    )
+    rows: dict[bytes, bytes] = {}
+    outcomes: Any = None
+    for first in range(0, len(records), 997):
+        batch = step.read(records[first : first + 997], 0)
+        effects = step.apply(batch, [rows.get(key) for key in batch.keys])
+        rows.update(effects.rows)
+        outcomes = effects.outcomes if outcomes is None else outcomes + effects.outcomes
+    return rows, outcomes
+
+
+@pytest.mark.parametrize(("rhs", "solver"), [("c", "cg"), ("c-1", "cholesky")])
+def test_rows_and_vectors_equal_the_streams(tmp_path: Path, rhs: Any, solver: Any) -> None:
+    """History, keys and counts to the byte, vectors to 1e-5, for a log that overflows both capacities."""
+    policy = changed(history_capacity=24, keys_capacity=12, rhs=rhs)
+    events = list(synthetic.load(5, SHAPE).rebase(NOW_MS).events)
+    events = [one for one in events if one["event_type"] != "hide"]
+    events = [copy for one in events for copy in [one] * (2 if one["item_id"].endswith("7") else 1)]
+    records = records_of(events)
+    settings = settings_of(tmp_path).model_copy(update={"policy": policy})
+    log = log_of(records, policy)
+    manifest, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    rows, outcomes = streamed(manifest, model, records, solver)
+    assert outcomes == log.outcomes
+    shape = RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, 2)
+    theirs = decode_user_rows([rows[user.encode()] for user in model.users.ids], shape)
+    worst = np.abs(theirs.vector - model.user_vectors).max()
+    assert worst < 1e-5
+    ours = model.users.rows(
+        slice(0, len(rows)),
+        theirs.vector,
+        shape=shape,
+        generation=generation_id(manifest.model_version),
+        epochs=np.zeros(2, np.int64),
+        version=0,
+    )
+    ours.head["version"] = theirs.head["version"]  # a worker counts its revisions, the job starts at 1
+    assert len(rows) == len(model.users.ids)
+    assert max(np.diff(model.users.history_start)) == 24
+    assert encode_user_rows(ours) == encode_user_rows(theirs)
+
+
+KINDS = ("like", "click", "hide", "dislike", "return")
+
+
+@given(
+    happened=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 4), st.sampled_from(KINDS), st.integers(0, 2)), max_size=30
+    ),
+    capacity=st.integers(5, 8),
+    half_life=st.sampled_from([0, 3 * DAY_MS]),
+)
+def test_suppression_equals_the_streams(
+    happened: list[tuple[int, int, str, int]], capacity: int, half_life: int
+) -> None:
+    """Hides, dislikes and returns among likes, in time order with ties: the same rows to the byte."""
+    policy = changed(history_capacity=capacity, half_life_ms=half_life)
+    at, events = NOW_MS, []
+    for number, (user, item, kind, later) in enumerate(happened):
+        at += later * DAY_MS
+        events.append(event(f"u{user}", f"i{item}", kind, at, request_id=str(number)))
+    records = records_of(events)
+    log = log_of(records, policy)
+    users = fold(columns_of(log, policy, KEY)[0], policy)
+    world = Items(dimension=2, ridge=1.0, item_key=KEY, partitions=1)
+    manifest = _manifest(policy)
+    step = UserStep(
+        manifest, world, TOPICS, reader_of(policy), solver="cholesky", tolerance=1e-6, encoding="json", source="test"
+    )
+    batch = step.read(records, 0)
+    effects = step.apply(batch, [None] * len(batch.keys))
+    assert effects.outcomes == log.outcomes
+    assert log.outcomes[Outcome.APPLIED, None] + log.outcomes[Outcome.SUPPRESSED, None] == len(events)
+    theirs = dict(effects.rows)
+    shape = RowShape(2, policy.history_capacity, policy.keys_capacity, 1)
+    ours = users.rows(
+        slice(0, len(users.ids)),
+        np.tile(np.array(manifest.average_user, np.float32), (len(users.ids), 1)),
+        shape=shape,
+        generation=generation_id(manifest.model_version),
+        epochs=np.zeros(1, np.int64),
+        version=1,
+    )
+    assert dict(zip([user.encode() for user in users.ids], encode_user_rows(ours), strict=True)) == theirs
+
+
+def _manifest(policy: Policy) -> Manifest:
+    from schemas.records import Artifact, Manifest
+
+    return Manifest(
+        model_version="m",
+        dimension=2,
+        created_at=0,
+        policy=policy,
+        hyperparameters={},
+        training_data_start=0,
+        training_data_end=0,
+        cut_offsets={},
+        counts={},
+        dataset_sha256="0" * 64,
+        item_key=KEY.hex(),
+        average_user=[0.5, 0.25],
+        segments={},
+        metrics={},
+        gates=[],
+        artifact=Artifact("x", {}),
+        code_version="test",
+    )
