@@ -141,6 +141,7 @@ class _Judge:
         self._policy = policy
         self._now = now
         self._lateness = policy.lateness_ms if judge_lateness else None
+        self._caps = bool(policy.cap_user_events_per_day or policy.cap_item_strength)
         self._requests: dict[int, int] = {}
         self._days: dict[str, tuple[int, int]] = {}
         self._strengths: dict[tuple[str, str], tuple[float, int]] = {}
@@ -176,7 +177,7 @@ class _Judge:
         if seen is not None:
             return (Outcome.DUPLICATE if seen == payload else Outcome.CONFLICT), None
         suppressing = event.event_type in SUPPRESSING
-        if not suppressing and self._capped(event):
+        if self._caps and not suppressing and self._capped(event):
             return Outcome.FILTERED, Reason.CAPPED
         if event.timestamp < now - policy.window_ms:
             return Outcome.FILTERED, Reason.OUTSIDE_WINDOW
@@ -184,7 +185,8 @@ class _Judge:
             return Outcome.LATE, None
         if suppressing:
             return Outcome.SUPPRESSED, None
-        self._count(event)
+        if self._caps:
+            self._count(event)
         return Outcome.APPLIED, None
 
     def _capped(self, event: Interaction) -> bool:
@@ -199,7 +201,7 @@ class _Judge:
         return policy.cap_item_strength > 0 and faded >= policy.cap_item_strength
 
     def _count(self, event: Interaction) -> None:
-        """Remember what the caps need; nothing where there are none."""
+        """Remember what the caps need."""
         policy, at = self._policy, event.timestamp
         if policy.cap_user_events_per_day:
             day, count = self._days.get(event.user_id, (-1, 0))

@@ -41,7 +41,7 @@ class Shape:
 
     users: int = 1_000
     items: int = 1_500
-    events: int = 55_000
+    events: int = 55_000  # fewer where a user has had every item
     factors: int = 12
     sharpness: float = 4.0  # how much taste decides, against popularity
     skew: float = 0.8  # standard deviation of the log of item popularity and of user activity

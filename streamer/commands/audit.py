@@ -6,7 +6,7 @@ solve against the item vectors as they stand, compared with the published vector
     |x_published - x_fresh| / |x_fresh|
 
 A user's items count as standing still when the row was solved with all that the item topic holds today (the row's
-items_epoch is past the last item record of each partition). For these the two must agree; for the others the items
+items_epoch is past the last change in each of its partitions). For these the two must agree; for the others the items
 have moved since, and the difference, which is no error, is reported apart.
 """
 
@@ -116,7 +116,7 @@ def _compare(
     from streamer.events.hashes import generation_id
 
     generation = np.uint64(generation_id(manifest.model_version))
-    standing = (rows.epochs > side.last).all(axis=1)
+    standing = (rows.epochs > side.moved).all(axis=1)
     for at, user in enumerate(users):
         if rows.head["generation"][at] != generation:
             found.other_generation += 1

@@ -74,9 +74,11 @@ def main() -> None:
     except typer.TyperException as problem:
         problem.show() if hasattr(problem, "show") else say(f"streamer: {problem.format_message()}")
         code = problem.exit_code
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as ended:
+        # What typer makes of a pipe whose reader has seen enough: that is no "no".
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         code = 0
     except Exception as problem:  # noqa: BLE001 - the last resort of the process
         text = f"unexpected {type(problem).__name__}: {problem}; this is a defect, --debug shows where"

@@ -70,10 +70,14 @@ def _decode(record: Any, kind: type[Any]) -> Any:
 
 @dataclass(slots=True)
 class ItemSide:
-    """The item vectors of a generation as they stand, and the last offset with one in each partition (-1: none)."""
+    """The item vectors of a generation as they stand.
+
+    ``moved``: (item partitions,) the offset of the last record in each that changed a vector, -1 where none did; a
+    record that repeats what is known is no change.
+    """
 
     items: Items
-    last: npt.NDArray[np.int64]
+    moved: npt.NDArray[np.int64]
 
 
 def load_items(
@@ -92,30 +96,30 @@ def load_items(
         item_key=bytes.fromhex(manifest.item_key),
         partitions=len(places),
     )
-    last = np.full(len(places), -1, np.int64)
-    waiting: list[Factor] = []
+    moved = np.full(len(places), -1, np.int64)
+    newest: dict[str, Factor] = {}
     for record in read_to_end(consumer, places, advance):
-        last[record.partition] = record.offset
-        if record.value is None:
-            continue
+        # An erased item keeps its last vector until the next generation, as in the workers.
         factor = decode_factor(record, "item")
-        if factor.model_version == manifest.model_version:
-            waiting.append(factor)
-        if len(waiting) >= _CHUNK:
-            _take(items, waiting)
-    _take(items, waiting)
+        if factor.vector is None or factor.model_version != manifest.model_version:
+            continue
+        before = newest.get(factor.id)
+        if before is not None and factor.version <= before.version:
+            continue
+        if before is None or not np.array_equal(before.vector, factor.vector):
+            moved[record.partition] = record.offset
+        newest[factor.id] = factor
+    _take(items, list(newest.values()))
     if not items.space.size:
         raise DataError(f"{topic} holds no item vector of the active model {manifest.model_version}.")
     items.settle()
-    items.epochs[:] = last + 1
-    return ItemSide(items, last)
+    return ItemSide(items, moved)
 
 
 def _take(items: Items, factors: list[Factor]) -> None:
     if factors:
         vectors = np.stack([factor.vector for factor in factors if factor.vector is not None])
         items.put([factor.id for factor in factors], [factor.version for factor in factors], vectors)
-        factors.clear()
 
 
 def rows_of(manifest: Manifest, side: ItemSide, values: Sequence[bytes]) -> UserRows:

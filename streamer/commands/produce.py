@@ -36,8 +36,9 @@ class Shares:
     malformed: float = 0.0
 
 
-def _share(text: str) -> float:
-    """A share as 0.02 or 2%."""
+def _share(given: str | float) -> float:
+    """A share as 0.02 or 2%; the command line also hands the default over, a number."""
+    text = str(given)
     try:
         share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
     except ValueError:
@@ -126,13 +127,15 @@ class Faults:
 
     def __init__(self, shares: Shares, policy: Policy, seed: int) -> None:
         self._shares, self._policy = shares, policy
-        self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        # Two sources, so that what one kind of fault looks like moves no other fault to another place.
+        self._places = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self._random = random.Random(seed + 1)  # noqa: S311
         self._made = 0
 
     def after(self, text: bytes) -> Iterator[tuple[str, bytes]]:
         """(kind, value) of the faults that follow an event."""
         # Always three draws: one share changes nothing about where the others strike.
-        duplicate, late, malformed = (self._random.random() for _ in range(3))
+        duplicate, late, malformed = (self._places.random() for _ in range(3))
         if duplicate < self._shares.duplicate:
             yield "duplicate", text
         if late < self._shares.late:

@@ -15,7 +15,8 @@ def average_user(user_vectors: Float32Array) -> Float32Array:
     usable = user_vectors[np.isfinite(user_vectors).all(axis=1) & user_vectors.any(axis=1)]
     if not len(usable):
         return np.zeros(user_vectors.shape[1], dtype=np.float32)
-    return usable.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: Float32Array = usable.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
 
 
 def average_by_segment(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from streamer.factors.gradients import conjugate_gradients
 from streamer.factors.space import ItemSpace
@@ -73,10 +73,12 @@ def solve_cholesky(space: ItemSpace, index: IndexArray, confidence: NDArray[np.f
     system = space.gramian + space.ridge * np.eye(space.dimension)
     system += (rows * (c - 1.0)[:, None]).T @ rows
     right = rows.T @ (c if rhs == "c" else c - 1.0)
-    try:
-        exact = cho_solve(cho_factor(system, lower=True), right)
-    except LinAlgError:  # weights so large that the ridge drowns in rounding: any least-squares answer will do
+    # LAPACK itself, as scipy's cho_factor and cho_solve call it, without the time they take around it.
+    factor, failed = dpotrf(system, lower=1, clean=0)
+    if failed:  # weights so large that the ridge drowns in rounding: any least-squares answer will do
         exact = np.linalg.lstsq(system, right)[0]
+    else:
+        exact = dpotrs(factor, right, lower=1)[0]
     vector: Float32Array = exact.astype(np.float32)
     return vector
 

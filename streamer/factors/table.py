@@ -33,7 +33,7 @@ class HashTable:
         flat = hashes.reshape(-1)
         slot = (flat & self._mask).view(np.int64)
         found = self._keys.take(slot)
-        values = self._values.take(slot)
+        values: IndexArray = self._values.take(slot)
         miss = np.flatnonzero(found != flat)
         values[miss] = -1
         # An empty slot ends a search; what is left met another hash and looks one slot further.

@@ -167,7 +167,8 @@ def confidence32(strength: Float32Array, time: IntArray, now: IntArray, policy: 
     else:
         if policy.confidence == "log":
             r = _log1p(r)
-        np.multiply(r, np.float32(policy.alpha), out=r)
+        with np.errstate(over="ignore"):  # infinity saturates as well
+            np.multiply(r, np.float32(policy.alpha), out=r)
         np.add(r, 1.0, out=r)
     return np.minimum(r, np.float32(MAX_CONFIDENCE), out=r)
 

@@ -12,7 +12,7 @@ from bootstrap.columns import columns_of
 from bootstrap.fold import fold
 from bootstrap.matrix import Matrix, build
 from bootstrap.users import padded, solve_users, space_of
-from streamer.factors.solve import Solution, solve_cholesky
+from streamer.factors.solve import Solution, solve_batch, solve_cholesky
 from tests.bootstrap.small import KEY, NOW_MS, changed, event
 
 if TYPE_CHECKING:
@@ -40,10 +40,9 @@ def test_every_user_equals_the_reference(made: Made, monkeypatch: pytest.MonkeyP
 
 def test_the_audit_sees_a_wrong_solver(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the batched solver drifted from the reference, the parity error would say so."""
-    real = solving.solve_batch
 
     def wrong(*arguments: object) -> Solution:
-        solution = real(*arguments)  # type: ignore[arg-type]
+        solution = solve_batch(*arguments)  # type: ignore[arg-type]
         solution.vectors[:] *= 1.001
         return solution
 

@@ -95,26 +95,6 @@ class World:
 
     def _create_topics(self) -> None:
         """By the product's own command, as an operator would."""
-        import importlib.util
-
-        if os.path.exists("/tmp/w/chaos_direct"):  # TEMPORARY
-            from kafka import KafkaAdminClient
-
-            admin = KafkaAdminClient(bootstrap_servers=self.servers)
-            names = ("interactions", "user-state", "user-factors", "dead-letters", "item-signals")
-            names += ("item-factors", "item-state", "items", "models", "control")  # type: ignore[assignment]
-            admin.create_topics(
-                {
-                    f"{self.prefix}{name}": {
-                        "num_partitions": 1 if name in ("items", "models", "control") else self.partitions,
-                        "replication_factor": 1,
-                        "configs": {"message.timestamp.type": "LogAppendTime"} if name == "interactions" else {},
-                    }
-                    for name in names
-                }
-            )
-            admin.close()
-            return
         done = subprocess.run(
             [sys.executable, "-m", "streamer", "topics", "create"],
             cwd=_CHECKOUT,
@@ -270,7 +250,7 @@ class World:
         ends = {worker.log: worker.log.read_text(errors="replace")[-2500:] for worker in self.workers}
         return "\n".join(f"--- {log.name}\n{text}" for log, text in ends.items())
 
-    def audit(self, *, stores: Path | None = None, counters: dict[tuple[str, str], int] | None = None) -> Report:
+    def audit(self, *, stores: Sequence[Path] = (), counters: dict[tuple[str, str], int] | None = None) -> Report:
         """The oracle's report on this world; its processes should be at rest."""
         return audit(
             self.servers,

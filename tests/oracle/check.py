@@ -9,6 +9,7 @@ The checks, in the letters of their violations' first word:
     factors    user-factors says what the changelog says, revision by revision
     store      every local store is the changelog up to the offset that it notes, and one is complete
     letters    the dead letters are the expected ones, each once, with the original bytes
+    signals    the item side was told of each applied event once, where the item's owner reads
     offsets    committed offset and the changelog's last marker agree; no acknowledged event is missing
 """
 
@@ -28,6 +29,7 @@ from tests.oracle.report import Report
 from tests.oracle.revisions import Changelog, Revision, read_changelog
 from tests.oracle.rowbytes import UserRow, encode
 from tests.oracle.rules import Rules
+from tests.oracle.signals import check_signals
 from tests.oracle.solve import ItemMatrix, item_matrix, solve
 
 CG_TOLERANCE = 1e-5
@@ -43,6 +45,7 @@ def _check(logs: Logs, rules: Rules, bitwise: bool) -> Report:
     report = Report()
     items = item_matrix(logs.items, rules)
     letters: dict[tuple[int, int], str] = {}
+    signals: Counter[tuple[str, int]] = Counter()
     for number in sorted({*logs.interactions, *logs.committed, *logs.user_state}):
         records = list(_delivered(logs, rules, number))
         changelog = read_changelog(logs.user_state.get(number, []), number, rules, report)
@@ -50,12 +53,14 @@ def _check(logs: Logs, rules: Rules, bitwise: bool) -> Report:
         report.records += len(records)
         report.outcomes[number] = done.outcomes
         letters.update({(number, offset): reason for offset, reason in done.dead_letters.items()})
+        signals.update(done.applied)
         _check_rows(number, changelog, done, rules, report)
         _check_vectors(number, changelog, items, rules, report, bitwise)
         check_factors(number, changelog, logs.user_factors.get(number, []), rules, report)
         _check_offsets(number, changelog, logs, rules, report)
         _check_store(number, changelog, logs, report)
     check_letters(letters, logs, report)
+    check_signals(signals, logs, rules, report)
     _check_counters(logs, report)
     _check_acked(logs, report)
     if not report.records or not report.users or not report.published:

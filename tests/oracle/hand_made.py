@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,7 @@ class HandMade:
         self.state: Log = {number: [] for number in log}
         self.factors: Log = {number: [] for number in log}
         self.letters: Log = {number: [] for number in log}
+        self.signals: Log = {0: []}
         self.committed: dict[int, int] = {}
 
     def process(self, seed: int = 0, tamper: Tamper = lambda records: records) -> HandMade:
@@ -122,12 +124,18 @@ class HandMade:
             assert judged.event is not None
             outcome = apply_event(row, judged.event, record.offset, record.timestamp, RULES)
         self.counters[outcome] += 1
+        if outcome[0] == "applied" and judged.event is not None:
+            self._signal(judged.event)
         if outcome[0] in ("applied", "suppressed"):
             row.generation = generation_id(RULES.model_version)
             self._rows[number, key] = touched[key] = row
         elif outcome[0] in ("dead_letter", "conflict"):
             headers = (*record.headers, *_letter_headers(record, outcome[1] or outcome[0]))
             self._append(self.letters, number, record.key, record.value, headers)
+
+    def _signal(self, event: dict[str, Any]) -> None:
+        head = struct.pack("<BBHfqQQ", 1, 3, _DIMENSION, 1.0, event["timestamp"], 0, 0)
+        self._append(self.signals, 0, event["item_id"].encode(), head + bytes(4 * _DIMENSION))
 
     @staticmethod
     def _append(
@@ -151,6 +159,7 @@ class HandMade:
             user_factors=self.factors,
             dead_letters=self.letters,
             items=self.items,
+            signals=self.signals,
             ends={"interactions": {number: records[-1].offset + 1 for number, records in self.log.items()}},
             stores={
                 number: [

@@ -40,6 +40,7 @@ class Logs:
     Attributes:
         manifest: the active generation's, as published.
         items: item-factors.
+        signals: item-signals.
         catalogue: the items topic.
         ends: of each topic (by the field's name here), the end offset of each partition.
         stores: of each partition every worker's store, or what is wrong with it; None where none is compared.
@@ -54,6 +55,7 @@ class Logs:
     user_factors: Log
     dead_letters: Log
     items: Log
+    signals: Log
     catalogue: Log = field(default_factory=dict)
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     stores: Mapping[int, Sequence[StoreRows | str]] | None = None

@@ -49,6 +49,7 @@ def read_logs(
             "user-factors",
             "dead-letters",
             "item-factors",
+            "item-signals",
             "items",
             "models",
         )
@@ -65,6 +66,7 @@ def read_logs(
         user_factors=logs["user-factors"],
         dead_letters=logs["dead-letters"],
         items=logs["item-factors"],
+        signals=logs["item-signals"],
         catalogue=logs["items"],
         ends=ends,
         stores=None if not stores else _stores(stores, f"{prefix}interactions", list(logs["interactions"])),
@@ -150,7 +152,7 @@ def read_store(path: Path) -> StoreRows | str:
     families = {"meta": Options(raw_mode=True)}
     try:
         rows = Rdict(str(path), Options(raw_mode=True), families, access_type=AccessType.read_only())
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001  # the library raises bare exceptions
         return f"{path} can't be opened: {problem}"
     found: dict[bytes, bytes] = {}
     try:
@@ -161,7 +163,7 @@ def read_store(path: Path) -> StoreRows | str:
             found[scan.key()] = scan.value()
             scan.next()
         scan.status()
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001  # the library raises bare exceptions
         return f"{path} can't be read to its end: {problem}"
     finally:
         rows.close()

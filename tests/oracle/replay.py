@@ -26,13 +26,13 @@ class Replay:
         outcomes: records by (outcome, reason).
         dead_letters: offset -> reason.
         states: user -> source_next -> the row after that event (without version, vector and epochs).
-        applied: events applied, by item.
+        applied: events applied, by item id and event time.
     """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     dead_letters: dict[int, str] = field(default_factory=dict)
     states: dict[bytes, dict[int, UserRow]] = field(default_factory=dict)
-    applied: Counter[str] = field(default_factory=Counter)
+    applied: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
 def replay(
@@ -55,7 +55,7 @@ def replay(
         assert record.key is not None
         assert judged.event is not None
         if outcome[0] == "applied":
-            out.applied[judged.event["item_id"]] += 1
+            out.applied[judged.event["item_id"], judged.event["timestamp"]] += 1
         row = rows[record.key]
         if row.source_next in wanted.get(record.key, ()):
             out.states.setdefault(record.key, {})[row.source_next] = row.copy()

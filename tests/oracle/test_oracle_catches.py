@@ -138,10 +138,11 @@ def test_a_batch_that_two_owners_committed_is_found() -> None:
         (made.state, twin.state),
         (made.factors, twin.factors),
         (made.letters, twin.letters),
+        (made.signals, twin.signals),
     ):
         shift = len(topic[0])
         topic[0] += [replace(record, offset=record.offset + shift) for record in other[0]]
-    assert {"versions", "offsets", "letters"} <= _words(_report(made.logs))
+    assert {"versions", "offsets", "letters", "signals"} <= _words(_report(made.logs))
 
 
 # --- what lies in the topics and stores ------------------------------------------------------------------
@@ -306,6 +307,22 @@ def _stores_all_behind(logs: Logs) -> None:
     logs.stores = {**logs.stores, 0: [behind]}
 
 
+def _lost_signal(logs: Logs) -> None:
+    del logs.signals[0][7]
+
+
+def _signal_twice(logs: Logs) -> None:
+    logs.signals[0].append(logs.signals[0][7])
+
+
+def _signal_astray(logs: Logs) -> None:
+    logs.signals = {0: [], 1: logs.signals[0]}
+
+
+def _signal_damaged(logs: Logs) -> None:
+    logs.signals[0][7] = replace(logs.signals[0][7], value=b"\x01\x03")
+
+
 def _offset_ahead(logs: Logs) -> None:
     logs.committed[0] -= 1
 
@@ -350,6 +367,10 @@ def _counters_off(logs: Logs) -> None:
         (_store_row_of_nobody, "store"),
         (_store_unreadable, "store"),
         (_stores_all_behind, "store"),
+        (_lost_signal, "signals"),
+        (_signal_twice, "signals"),
+        (_signal_astray, "signals"),
+        (_signal_damaged, "signals"),
         (_offset_ahead, "offsets"),
         (_offset_lost, "offsets"),
         (_event_vanished, "offsets"),
@@ -380,6 +401,7 @@ def _empty() -> Logs:
         user_factors={},
         dead_letters={},
         items=right.items,
+        signals={},
     )
 
 

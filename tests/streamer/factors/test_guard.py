@@ -12,9 +12,7 @@ from streamer.factors.guard import guard
 ANY = hnp.arrays(
     np.float32,
     st.tuples(st.integers(0, 5), st.integers(1, 9)),
-    elements=st.one_of(
-        st.floats(-100, 100, width=32), st.sampled_from([np.nan, np.inf, -np.inf, 3e38, 1e30, 1e-40])
-    ),
+    elements=st.one_of(st.floats(-100, 100, width=32), st.sampled_from([np.nan, np.inf, -np.inf, 3e38, 1e30, 1e-40])),
 )
 
 

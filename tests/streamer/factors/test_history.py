@@ -58,9 +58,7 @@ def test_scalar_fold_is_the_rule(events: list[Event], capacity: int) -> None:
     expected: list[list[twins.Entry]] = [[] for _ in range(USERS)]
     rows: list[tuple[list[int], list[float], list[int]]] = [([], [], []) for _ in range(USERS)]
     for user, item, weight, at in events:
-        expected[user] = twins.fold(
-            expected[user], item, weight, at, half_life=HALF_LIFE, capacity=capacity
-        )
+        expected[user] = twins.fold(expected[user], item, weight, at, half_life=HALF_LIFE, capacity=capacity)
         slot = fold_event(*rows[user], item, weight, at, half_life_ms=HALF_LIFE, capacity=capacity)
         assert (slot == DROPPED) == (item not in rows[user][0])
         assert slot == DROPPED or rows[user][0][slot] == item
@@ -88,9 +86,7 @@ def test_the_three_folds_give_the_same_bytes(events: list[Event], capacity: int)
         )
         assert one.tolist() == [slot]
     user, item, weight, at = columns(events)
-    whole = fold_users(
-        user, item, weight, at, users=USERS, capacity=capacity, half_life_ms=HALF_LIFE
-    )
+    whole = fold_users(user, item, weight, at, users=USERS, capacity=capacity, half_life_ms=HALF_LIFE)
     expected = [list(zip(*row, strict=True)) for row in rows]
     assert entries(single) == expected
     assert entries(whole) == expected

@@ -21,9 +21,7 @@ POLICY = Policy(sgd_rate=0.05, sgd_reg=0.1, sgd_clip=0.5)
     st.integers(0, 40),
     st.sampled_from([1.0, 1e3, 1e9]),
 )
-def test_rounds_equal_the_sequence_to_the_bit(
-    seed: int, items: int, k: int, signals: int, loudness: float
-) -> None:
+def test_rounds_equal_the_sequence_to_the_bit(seed: int, items: int, k: int, signals: int, loudness: float) -> None:
     """Vectors and norms are those of the sequential loop, huge confidences and bad numbers included."""
     random = np.random.default_rng(seed)
     vectors = random.standard_normal((items, k)).astype(np.float32)

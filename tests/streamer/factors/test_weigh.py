@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -99,17 +100,40 @@ def test_confidence_has_three_forms() -> None:
     """Log, linear and raw, none below 1."""
     r = np.array([0.0, 0.5, 3.0])
     log, linear, raw = (
-        weigh.confidence_array(r, Policy(confidence=form, alpha=2.0)).tolist()
-        for form in ("log", "linear", "raw")
+        weigh.confidence_array(r, Policy(confidence=form, alpha=2.0)).tolist() for form in ("log", "linear", "raw")
     )
     assert log == pytest.approx([1.0, 1 + 2 * math.log(1.5), 1 + 2 * math.log(4)])
     assert linear == [1.0, 2.0, 7.0]
     assert raw == [1.0, 1.0, 3.0]
 
 
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6, width=32), st.integers(0, 10 * DAY_MS)), max_size=30),
+    st.sampled_from(["log", "linear", "raw"]),
+    st.sampled_from([0.0, 1.0, 40.0]),
+    st.sampled_from([0, DAY_MS, 30 * DAY_MS]),
+)
+def test_the_fast_confidence_is_the_exact_one_to_float32(
+    entries: list[tuple[float, int]], form: Literal["log", "linear", "raw"], alpha: float, half_life: int
+) -> None:
+    """Within 1e-6 for ages up to ten half-lives, in every form, also without decay."""
+    policy = Policy(confidence=form, alpha=alpha, half_life_ms=half_life)
+    strength = np.array([[strength for strength, _ in entries]], np.float32)
+    now = np.array([[10**12]])
+    time = now - np.array([[age for _, age in entries]], np.int64).reshape(1, -1)
+    exact = weigh.confidence_array(weigh.strength_at(strength, time, now, half_life), policy)
+    fast = weigh.confidence32(strength, time, now, policy)
+    assert fast.dtype == np.float32
+    assert np.allclose(fast, exact, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("form", ["log", "linear", "raw"])
-def test_confidence_saturates(form: str) -> None:
+def test_confidence_saturates(form: Literal["log", "linear", "raw"]) -> None:
     """The largest strength that a row can hold gives a finite confidence of at most the bound."""
-    policy = Policy(confidence=form, alpha=40.0)  # type: ignore[arg-type]
-    huge = weigh.confidence_array(np.array([weigh.MAX_STRENGTH]), policy)
-    assert 1.0 <= huge[0] <= weigh.MAX_CONFIDENCE
+    policy, zero = Policy(confidence=form, alpha=40.0), np.zeros(1, np.int64)
+    huge = np.array([weigh.MAX_STRENGTH], np.float32)
+    for confidence in (
+        weigh.confidence_array(huge.astype(np.float64), policy),
+        weigh.confidence32(huge, zero, zero, policy),
+    ):
+        assert 1.0 <= confidence[0] <= weigh.MAX_CONFIDENCE

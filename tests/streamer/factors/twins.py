@@ -47,9 +47,7 @@ def _float32(value: float) -> np.float32:
     return np.float32(min(value, float(np.finfo(np.float32).max)))
 
 
-def fold(
-    history: Sequence[Entry], item: int, weight: float, at: int, *, half_life: int, capacity: int
-) -> list[Entry]:
+def fold(history: Sequence[Entry], item: int, weight: float, at: int, *, half_life: int, capacity: int) -> list[Entry]:
     """One event into one history; entries are (item, strength, time)."""
     entries = list(history)
     for slot, (known, strength, time) in enumerate(entries):

@@ -1,0 +1,142 @@
+"""The command line: exit codes, one sentence an error, JSON where it is asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from bootstrap.__main__ import app, main
+from bootstrap.artifact import open_artifact
+
+if TYPE_CHECKING:
+    from tests.bootstrap.small import Made
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A quick fit, artifacts in the test's folder, nothing of the caller's environment."""
+    for name in [name for name in os.environ if name.startswith("FACTORS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__DIMENSION", "8")
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__ITERATIONS", "5")
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setenv("FACTORS_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command as `main` runs it."""
+    monkeypatch.setattr(sys, "argv", ["bootstrap", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_fit_writes_an_artifact(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact opens, its manifest is what was printed, and no broker was needed."""
+    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(made.events), "--json")
+    assert code == 0
+    said = orjson.loads(out)
+    manifest, model = open_artifact(said["manifest"]["artifact"]["uri"])
+    assert manifest.model_version == said["manifest"]["model_version"]
+    assert len(model.item_ids) == manifest.counts["items"]
+    assert sum(row["count"] for row in said["outcomes"]) == made.log.records
+
+
+def test_evaluate_prints_a_table(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three lines to compare, and nothing written."""
+    code, out, _ = run(capsys, monkeypatch, "evaluate", "--events", str(made.events))
+    assert code == 0
+    assert "Recall@10" in out
+    assert "popularity" in out
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_dry_run_writes_nothing(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All the work, no folder."""
+    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(made.events), "--dry-run")
+    assert code == 0
+    assert "passed recall" in out
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_model_below_its_gates_ends_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, made: Made
+) -> None:
+    """The reason is on standard error; the artifact is kept for a look."""
+    monkeypatch.setenv("FACTORS_POLICY__NORM_CAP", "1e-3")
+    code, _, err = run(capsys, monkeypatch, "fit", "--events", str(made.events))
+    assert code == 1
+    assert "is not fit to be published: largest_norm is" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["fit", "--events", "/nowhere/at/all"], 4, "cannot be read"),
+        (["publish", "/nowhere/at/all"], 4, "manifest.json in /nowhere/at/all is missing"),
+        (["run"], 3, "no broker answers at 127.0.0.1:1"),
+        (["fit"], 3, "no broker answers at 127.0.0.1:1"),
+        (["fit", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
+        (["fit", "--engine", "spark"], 2, "spark"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_a_code(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    """2 configuration, 3 broker, 4 data; never a stack trace."""
+    ended, out, err = run(capsys, monkeypatch, *arguments)
+    assert ended == code
+    assert words in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_all_configuration_mistakes_come_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are listed before any file or broker is touched."""
+    (tmp_path / "f.toml").write_text("[bootstrap]\ndimension = 0\n[policy]\nalpa = 1\n")
+    code, _, err = run(capsys, monkeypatch, "run", "--config", str(tmp_path / "f.toml"))
+    assert code == 2
+    assert "bootstrap.dimension" in err or "alpa" in err
+    assert "alpha" in err
+
+
+def test_help_names_every_command() -> None:
+    """`--help` is the map."""
+    done = CliRunner().invoke(app, ["--help"])
+    for name in ("fit", "evaluate", "publish", "run"):
+        assert name in done.stdout
+
+
+def test_it_runs_as_a_module() -> None:
+    """``python -m bootstrap`` is the same command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bootstrap", "fit", "--events", "/nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert done.stderr == "/nowhere cannot be read: No such file or directory.\n"

@@ -1,0 +1,51 @@
+"""The records of a new generation: exact numbers, the schema's fields, both encodings."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from bootstrap.records import Writer
+from schemas.layouts import Suppression
+from schemas.records import FactorRecord
+
+VECTOR = np.array([0.1, -1 / 3, 3e-39, 1e30], np.float32)
+
+
+def test_json_keeps_every_bit() -> None:
+    """What a consumer parses is the float32 that was solved, subnormal numbers included."""
+    made = Writer("test", "m1", 7, "json").item("é", VECTOR, 5)
+    record = msgspec.json.decode(made.value, type=FactorRecord)
+    assert np.array(record.vector, np.float32).tobytes() == VECTOR.tobytes()
+    assert made.key == "é".encode()
+    assert (record.id, record.kind, record.version, record.events, record.event_time) == ("é", "item", 1, 0, 5)
+    assert (record.dimension, record.model_version, record.training_data_end) == (4, "m1", 7)
+    assert record.suppressed is None
+    headers = dict(made.headers)
+    assert headers["ce_specversion"] == b"1.0"
+    assert headers["ce_type"] == b"factors.item.refreshed.v1"
+    assert headers["content-type"] == b"application/json"
+
+
+def test_raw_vectors_carry_the_rest_in_a_header() -> None:
+    """With f32le the value is the bytes of the vector."""
+    made = Writer("test", "m1", 7, "f32le").item("i", VECTOR, 5)
+    assert np.frombuffer(made.value, "<f4").tobytes() == VECTOR.tobytes()
+    about = orjson.loads(dict(made.headers)["factors.record"])
+    assert about["id"] == "i"
+    assert "vector" not in about
+
+
+@pytest.mark.parametrize(("has_history", "basis"), [(True, "history"), (False, "average")])
+def test_a_user_says_what_the_vector_rests_on(has_history: bool, basis: str) -> None:
+    """Suppressed items are those that no later positive event has lifted."""
+    suppressed = (Suppression("a", 1, 10, 0, 5), Suppression("b", 2, 10, 0, 11), Suppression("c", 3, 10, 10, 10))
+    made = Writer("test", "m1", 7, "json").user(
+        "u", VECTOR, events=3, event_time=9, epochs=[4, 0], suppressed=suppressed, has_history=has_history
+    )
+    record = msgspec.json.decode(made.value, type=FactorRecord)
+    assert record.suppressed == ["a", "c"]
+    assert record.basis == basis
+    assert (record.kind, record.events, record.items_epoch) == ("user", 3, [4, 0])

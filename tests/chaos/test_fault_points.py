@@ -1,0 +1,53 @@
+"""A worker killed at each step of the commit order, and restarted, leaves what an undisturbed one would."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.conftest import MakeWorld
+from tests.chaos.scenarios import killed_at, killed_in_restore, shaken, undisturbed, zombie
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_an_undisturbed_run_is_the_recompute(make_world: MakeWorld, solver: str) -> None:
+    """Outcomes, rows, vectors, dead letters, signals, store and the worker's own counters."""
+    report = undisturbed(make_world(solver=solver))
+    assert report.violations == []
+    assert report.worst_error <= 1e-5
+    assert solver == "cg" or report.bitwise == report.vectors > 0
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after_fence:2",
+        "after_read:6",
+        "after_begin:6",
+        "after_some_sends:6",
+        "after_all_sends:6",
+        "before_commit:6",
+        "after_commit:6",
+        "after_store:6",
+    ],
+)
+def test_a_kill_at_any_step_loses_and_doubles_nothing(make_world: MakeWorld, point: str) -> None:
+    """SIGKILL at the step, in the middle of a backlog."""
+    assert killed_at(make_world(), point).violations == []
+
+
+def test_a_kill_while_the_store_is_rebuilt_costs_nothing(make_world: MakeWorld) -> None:
+    """Half a store says how far it is, and goes on from there."""
+    assert killed_in_restore(make_world()).violations == []
+
+
+@pytest.mark.parametrize("mishap", ["lose_commit_reply:6", "refuse_a_batch:6", "lose_a_span:6"])
+def test_a_mishap_that_kills_nobody_loses_and_doubles_nothing(make_world: MakeWorld, mishap: str) -> None:
+    """A commit of unknown outcome, an own abort, and messages that Faust drops."""
+    assert shaken(make_world(), mishap).violations == []
+
+
+def test_a_zombie_changes_nothing(make_world: MakeWorld) -> None:
+    """Whoever wakes after the session ended finds the partition fenced."""
+    assert zombie(make_world()).violations == []

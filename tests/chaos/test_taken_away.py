@@ -1,0 +1,30 @@
+"""The same scenarios with one defence taken away: each must end in violations, or it proves nothing about the defence."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.conftest import MakeWorld
+from tests.chaos.scenarios import killed_at, shaken, zombie
+from tests.oracle.report import Report
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+def _words(report: Report) -> set[str]:
+    return {line.split(":")[0] for line in report.violations}
+
+
+def test_a_store_written_before_the_commit_loses_events(make_world: MakeWorld) -> None:
+    """The store remembers keys of events that never happened: read again, they count as duplicates."""
+    assert {"rows", "store"} <= _words(killed_at(make_world(), "before_commit:6", "store_first"))
+
+
+def test_without_fencing_a_zombie_doubles_its_batch(make_world: MakeWorld) -> None:
+    """Its open transaction commits after the new owner has done the same work."""
+    assert "versions" in _words(zombie(make_world(), "no_fencing"))
+
+
+def test_without_the_gap_guard_dropped_messages_are_lost(make_world: MakeWorld) -> None:
+    """The next span is taken as if nothing were missing."""
+    assert "rows" in _words(shaken(make_world(), "lose_a_span:6", "no_gap_guard"))
