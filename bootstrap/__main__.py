@@ -161,7 +161,7 @@ def _now_ms() -> int:
 
 def _expect_free_place(settings: Settings, *, activate: bool) -> None:
     """Ask the topics before the training, not after it."""
-    from bootstrap.publish import expect_place
+    from bootstrap.served import expect_place
 
     expect_place(settings, activate=activate)
 
@@ -192,10 +192,13 @@ def _publish(
 ) -> None:
     from bootstrap import publish as publishing
     from bootstrap.progress import shown
+    from bootstrap.served import check
 
     version = manifest.model_version
     if dry_run:
-        publishing.check(settings, manifest, activate=activate)
+        check(settings, manifest, activate=activate)
+        if as_json:
+            _print_json({"model_version": version, "activated": False, "records": {}, "metrics": manifest.metrics})
         print(f"{version} could be published; nothing was written.", file=sys.stderr)
         return
     total = len(model.item_ids) + (2 * len(model.users.ids) + 1 if activate else 0) + 1
@@ -276,6 +279,8 @@ def main() -> None:
         raise SystemExit(problem.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
 from bootstrap.fit import Recipe, fit, score
 from bootstrap.gates import bounds_of, judge
-from bootstrap.publish import served
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
+from bootstrap.served import served
 from schemas.outcomes import Outcome
 from schemas.records import Artifact, CatalogueEntry, Manifest
 from streamer.errors import DataError

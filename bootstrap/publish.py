@@ -19,11 +19,11 @@ import numpy as np
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from bootstrap.broker import administration, client_options, committed_reader, read_to_end, require_topics, speaking
+from bootstrap.broker import administration, client_options, committed_reader, speaking
 from bootstrap.records import VERSION, Writer
+from bootstrap.served import ACTIVE, check
 from schemas.layouts import RowShape, encode_user_rows
 from schemas.records import Control, Manifest
-from streamer.errors import BrokerError, CheckFailed
 from streamer.events.hashes import generation_id, partition
 
 if TYPE_CHECKING:
@@ -34,28 +34,8 @@ if TYPE_CHECKING:
     from bootstrap.model import Model
     from streamer.settings import Settings
 
-ACTIVE = b"active"
 _TRANSACTION_MS = 900_000  # Kafka's default bound: a large generation takes minutes
 _USERS = 4096
-_GROUPS = (
-    ("interactions", "user-factors", "user-state"),
-    ("item-signals", "item-factors", "item-state"),
-    ("models",),
-    ("control",),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What the topics say: the announced versions, and the one that is active (None: none is)."""
-
-    manifests: dict[str, Manifest]
-    active: Control | None
-
-    @property
-    def manifest(self) -> Manifest | None:
-        """The active generation's manifest."""
-        return self.manifests.get(self.active.model_version) if self.active else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,72 +46,6 @@ class Published:
     item_topic: str
     activated: bool
     records: dict[str, int]
-
-
-def served(settings: Settings) -> Served:
-    """The announced generations.
-
-    Raises:
-        BrokerError: Kafka is not there, or a topic is missing.
-    """
-    manifests: dict[str, Manifest] = {}
-    for record in read_to_end(settings, settings.topic("models"))[0]:
-        name = (record.key or b"").decode("utf-8", "replace")
-        manifests.pop(name, None)
-        if record.value is not None:
-            manifests[name] = _decode(record.value, Manifest, settings.topic("models"))
-    active = None
-    for record in read_to_end(settings, settings.topic("control"))[0]:
-        if record.key == ACTIVE:
-            active = None if record.value is None else _decode(record.value, Control, settings.topic("control"))
-    return Served(manifests, active)
-
-
-def _decode(value: bytes, kind: type[Any], topic: str) -> Any:
-    try:
-        return msgspec.json.decode(value, type=kind)
-    except (msgspec.DecodeError, ValueError) as problem:
-        raise BrokerError(f"{topic} holds something other than a {kind.__name__.lower()}: {problem}.") from None
-
-
-def expect_place(settings: Settings, *, activate: bool) -> tuple[dict[str, int], Served]:
-    """Whether the topics have room for one more generation; returns their partition counts and what they serve.
-
-    Raises:
-        CheckFailed: another generation is active.
-        BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
-    """
-    with speaking(settings, "looking at the topics"), administration(settings) as admin:
-        counts = require_topics(admin, [[settings.topic(name) for name in group] for group in _GROUPS])
-    known = served(settings)
-    if activate and known.active is not None:
-        raise CheckFailed(
-            f"{known.active.model_version} is active: publish with --no-activate, then change over live with "
-            "`streamer models activate`."
-        )
-    return counts, known
-
-
-def check(settings: Settings, manifest: Manifest, *, activate: bool) -> dict[str, int]:
-    """Whether this generation may be published; returns the topics' partition counts.
-
-    Raises:
-        CheckFailed: a gate failed, the version is taken, or another generation is active.
-        BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
-    """
-    failed = [gate.name for gate in manifest.gates if not gate.passed]
-    if failed:
-        raise CheckFailed(f"{manifest.model_version} failed its gates ({', '.join(failed)}) and is not published.")
-    counts, known = expect_place(settings, activate=activate)
-    if manifest.model_version in known.manifests:
-        raise CheckFailed(f"{manifest.model_version} is published already: a version is never written twice.")
-    parent = known.manifest
-    if parent is not None and parent.item_key != manifest.item_key:
-        raise CheckFailed(
-            f"{manifest.model_version} has another item_key than the active {parent.model_version}, so it could not "
-            "read the kept histories: fit again with the topics at hand, or with --parent."
-        )
-    return counts
 
 
 def publish(

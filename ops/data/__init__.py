@@ -27,6 +27,4 @@ def load(source: Source = "auto", *, seed: int = 0, cache: Path = CACHE) -> Data
     except DataUnavailableError as reason:
         if source == "movielens":
             raise
-        return synthetic.load(
-            seed, note=f"MovieLens-100K cannot be had ({reason}); made-up data stand in for it"
-        )
+        return synthetic.load(seed, note=f"MovieLens-100K cannot be had ({reason}); made-up data stand in for it")

@@ -79,14 +79,10 @@ def _download(folder: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DataUnavailableError(
-            f"pip did not download {REQUIREMENT} within {DOWNLOAD_SECONDS} s"
-        ) from None
+        raise DataUnavailableError(f"pip did not download {REQUIREMENT} within {DOWNLOAD_SECONDS} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise DataUnavailableError(
-            f"pip could not download {REQUIREMENT}: {lines[-1] if lines else 'no reason given'}"
-        )
+        raise DataUnavailableError(f"pip could not download {REQUIREMENT}: {lines[-1] if lines else 'no reason given'}")
 
 
 def _pip() -> list[str]:

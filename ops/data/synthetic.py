@@ -42,9 +42,9 @@ class Shape:
     users: int = 1_000
     items: int = 1_500
     events: int = 55_000  # fewer where a user has had every item
-    factors: int = 12
-    sharpness: float = 4.0  # how much taste decides, against popularity
-    skew: float = 0.8  # standard deviation of the log of item popularity and of user activity
+    factors: int = 8
+    sharpness: float = 8.0  # how much taste decides, against popularity
+    skew: float = 0.6  # standard deviation of the log of item popularity and of user activity
     drift: float = 0.3  # share of the way that a taste moves to its second direction
     session: float = 8.0  # mean events a session
     days: int = 60

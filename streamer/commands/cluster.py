@@ -19,7 +19,7 @@ from streamer.events.hashes import partition
 from streamer.settings import Settings, kafka_python_options
 
 _CONNECT_SECONDS = 2.0
-_ANSWER_MS = 6_000
+_ANSWER_MS = 8_000
 _STALL_SECONDS = 30.0
 _POLL_MS = 200
 

@@ -106,7 +106,7 @@ def load_items(
         before = newest.get(factor.id)
         if before is not None and factor.version <= before.version:
             continue
-        if before is None or not np.array_equal(before.vector, factor.vector):
+        if before is None or before.vector is None or not np.array_equal(before.vector, factor.vector):
             moved[record.partition] = record.offset
         newest[factor.id] = factor
     _take(items, list(newest.values()))

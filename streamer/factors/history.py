@@ -89,8 +89,14 @@ def fold_batch(
     In place, since a copy of the columns costs more than the fold: the batch's columns are the worker's own.
 
     Args:
-        items, strength, time, count: the columns of `Histories`, (B, H) and (B,); changed in place.
-        item: (N,) item hash, never 0. weight: (N,). at: (N,) ms.
+        items: (B, H) as in `Histories`; this and the next three are changed in place.
+        strength: (B, H).
+        time: (B, H).
+        count: (B,).
+        item: (N,) item hash of each event, never 0.
+        weight: (N,) weight of each event.
+        at: (N,) time of each event, ms.
+        half_life_ms: half-life of strengths, 0 for no decay.
         rows: (N,) distinct rows that the events belong to; None where N = B and event i is row i's.
         capacity: entries a history may hold, at most H, which is the default.
 

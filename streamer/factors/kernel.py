@@ -161,8 +161,7 @@ def _load(row: _Row, data: Any, at: int, length: int, classes: Any, rules: Rules
         if length != _HEAD_BYTES + 4 * k + 8 * p + 20 * held + 16 * kept:
             return False
         at += _HEAD_BYTES
-        for column, count in ((row.vector.view(np.uint8), 4 * k),):
-            _copy(data, at, column, 0, count)
+        _copy(data, at, row.vector.view(np.uint8), 0, 4 * k)
         at += 4 * k + 8 * p
         _copy(data, at, row.item.view(np.uint8), 0, 8 * held)
         _copy(data, at + 8 * held, row.time.view(np.uint8), 0, 8 * held)
@@ -578,7 +577,7 @@ def refresh(
                 square += np.float64(average[j]) * np.float64(average[j])
             facts[1] += 1
         else:
-            steps, residual, square = 0, np.float32(0), math.inf
+            steps, residual, square, solved = 0, np.float32(0), 0.0, False
             if trace <= _MAX_TRACE and peak <= _MAX_PEAK:
                 for i in range(known):
                     rows[i, :] = whitened[found[i]]
@@ -594,7 +593,8 @@ def refresh(
                 steps, residual = _gradients(rows, count, d, q, zero, y, r, p, z, remainder, rules.tolerance)
                 if residual <= np.float32(rules.tolerance * rules.tolerance):
                     square = _unwhiten(y, inverse, wide, row.vector)
-            if not square <= longest:
+                    solved = square <= longest
+            if not solved:
                 for i in range(low, high):
                     outcome[order[i]] = OTHER
                 continue

@@ -37,7 +37,8 @@ def apply_signals(
     Args:
         vectors: (I, k) item vectors.
         item_of_signal: (S,) row of `vectors` that each signal is for.
-        user_vectors: (S, k). confidence: (S,).
+        user_vectors: (S, k) the vector of each signal's user.
+        confidence: (S,) of each signal's event.
         policy: its `sgd_rate`, `sgd_reg` and `sgd_clip`.
 
     Returns:
@@ -74,7 +75,7 @@ def _step(y: FloatArray, x: FloatArray, gain: FloatArray, pull: float, clip: flo
     error = 1.0 - np.add.reduce(x * y, axis=1)
     update = gain[:, None] * (error[:, None] * x)
     update -= pull * y
-    norm = np.sqrt(np.add.reduce(update * update, axis=1))
+    norm: FloatArray = np.sqrt(np.add.reduce(update * update, axis=1))
     if not norm.max() <= clip:  # also where it is not a number
         with np.errstate(divide="ignore"):
             update *= np.minimum(1.0, clip / norm)[:, None]

@@ -75,10 +75,8 @@ def solve_cholesky(space: ItemSpace, index: IndexArray, confidence: NDArray[np.f
     right = rows.T @ (c if rhs == "c" else c - 1.0)
     # LAPACK itself, as scipy's cho_factor and cho_solve call it, without the time they take around it.
     factor, failed = dpotrf(system, lower=1, clean=0)
-    if failed:  # weights so large that the ridge drowns in rounding: any least-squares answer will do
-        exact = np.linalg.lstsq(system, right)[0]
-    else:
-        exact = dpotrs(factor, right, lower=1)[0]
+    # It fails where weights are so large that the ridge drowns in rounding: any least-squares answer will do.
+    exact = np.linalg.lstsq(system, right)[0] if failed else dpotrs(factor, right, lower=1)[0]
     vector: Float32Array = exact.astype(np.float32)
     return vector
 

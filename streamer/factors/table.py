@@ -28,6 +28,11 @@ class HashTable:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def slots(self) -> tuple[HashArray, IndexArray]:
+        """The two arrays, for the compiled kernel's own search: `hash & (size - 1)`, then slot by slot to a 0."""
+        return self._keys, self._values
+
     def lookup(self, hashes: HashArray) -> IndexArray:
         """Return the value of each hash, -1 where it is unknown or 0. hashes: any shape, uint64."""
         flat = hashes.reshape(-1)

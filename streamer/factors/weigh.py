@@ -152,12 +152,12 @@ def confidence_array(strength: FloatArray, policy: Policy) -> FloatArray:
 
 
 def confidence32(strength: Float32Array, time: IntArray, now: IntArray, policy: Policy) -> Float32Array:
-    """Return `confidence_array(strength_at(...))` to float32's precision, an order of magnitude faster.
+    """Return `confidence_array(strength_at(...))` to float32's precision, some four times faster.
 
     For `solve_batch`, which rounds confidences to float32 anyway: within 1e-6 of the exact one, relative, for ages
     up to ten half-lives and strengths up to 1e6. strength, time: any shape; now: broadcasts.
     """
-    r = np.subtract(now, time).astype(np.float32)
+    r: Float32Array = np.subtract(now, time).astype(np.float32)
     # The exponent is rounded in float32, so its relative error grows with the age; what it decays has shrunk by then.
     np.multiply(r, np.float32(-math.log(2) / policy.half_life_ms if policy.half_life_ms else 0.0), out=r)
     np.exp(np.minimum(r, 0.0, out=r), out=r)
@@ -166,19 +166,17 @@ def confidence32(strength: Float32Array, time: IntArray, now: IntArray, policy: 
         np.maximum(r, 1.0, out=r)
     else:
         if policy.confidence == "log":
-            r = _log1p(r)
+            _log1p(r)
         with np.errstate(over="ignore"):  # infinity saturates as well
             np.multiply(r, np.float32(policy.alpha), out=r)
         np.add(r, 1.0, out=r)
     return np.minimum(r, np.float32(MAX_CONFIDENCE), out=r)
 
 
-def _log1p(r: Float32Array) -> Float32Array:
-    """log(1 + r) for r >= 0, with numpy's fast float32 logarithm and a first-order repair of the rounded sum."""
-    u = r + np.float32(1.0)
-    out = np.log(u)
-    repair = np.subtract(u, np.float32(1.0))
-    np.subtract(r, repair, out=repair)
-    np.divide(repair, u, out=repair)
-    np.add(out, repair, out=out)
-    return out
+def _log1p(r: Float32Array) -> None:
+    """Replace r >= 0 by log(1 + r): numpy's fast float32 logarithm and a first-order repair of the rounded sum."""
+    u = np.add(r, np.float32(1.0))
+    rounded = np.subtract(u, np.float32(1.0))
+    np.subtract(r, rounded, out=r)
+    np.divide(r, u, out=r)
+    np.add(r, np.log(u, out=u), out=r)

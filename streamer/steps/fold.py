@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from schemas.layouts import UserRows
 from schemas.outcomes import Outcome, Reason
 from schemas.records import DAY_MS, POSITIVES, SUPPRESSING, Policy
+from streamer.factors import packed
 from streamer.factors.history import fold_batch
 from streamer.factors.weigh import strength_at
 from streamer.steps.suppress import lifts, suppress
@@ -34,58 +34,97 @@ Index = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Good events as columns, all (E,) in log order; lists where numpy would not help."""
+    """Good events as columns, all (E,) in log order; lists where numpy would not help.
 
-    position: Index
-    user: Index
-    index: IntArray
-    item: npt.NDArray[np.uint64]
-    target: list[int]
+    packed: (E, 12) int64, see `streamer.factors.packed`; the columns are views of it.
+    """
+
+    packed: npt.NDArray[np.int64]
     weight: npt.NDArray[np.float64]
-    timestamp: IntArray
-    received: IntArray
+    item: npt.NDArray[np.uint64]
     request: npt.NDArray[np.uint64]
-    fingerprint: npt.NDArray[np.uint32]
-    offset: IntArray
-    kind: npt.NDArray[np.int8]
     item_id: list[str]
 
+    def __len__(self) -> int:
+        return len(self.packed)
 
-class Events(list[tuple[Any, ...]]):
-    """One tuple a good event, in the order of the fields of `Columns`."""
+    @property
+    def position(self) -> Index:
+        """The record of the batch that each event came as."""
+        return self.packed[:, packed.POSITION]
+
+    @property
+    def user(self) -> Index:
+        """The number of each event's user in the batch."""
+        return self.packed[:, packed.USER]
+
+    @property
+    def index(self) -> IntArray:
+        """The index of each event's item in the space, -1 for an unknown one."""
+        return self.packed[:, packed.INDEX]
+
+    @property
+    def target(self) -> IntArray:
+        """The partition of the item's owner."""
+        return self.packed[:, packed.TARGET]
+
+    @property
+    def timestamp(self) -> IntArray:
+        """When it happened, ms."""
+        return self.packed[:, packed.TIMESTAMP]
+
+    @property
+    def received(self) -> IntArray:
+        """The broker's timestamp, ms."""
+        return self.packed[:, packed.RECEIVED]
+
+    @property
+    def fingerprint(self) -> IntArray:
+        """What each event says, in 32 bits."""
+        return self.packed[:, packed.FINGERPRINT]
+
+    @property
+    def offset(self) -> IntArray:
+        """The record's offset."""
+        return self.packed[:, packed.OFFSET]
+
+    @property
+    def kind(self) -> IntArray:
+        """`POSITIVE`, `SUPPRESS` or `RETURN`."""
+        return self.packed[:, packed.KIND]
+
+    def of_users(self, users: Index, count: int) -> tuple[Columns, Index]:
+        """The events of some of ``count`` users, who are numbered anew in the order given; and which events they are."""
+        number = np.full(count, -1, np.intp)
+        number[users] = np.arange(len(users))
+        chosen = np.flatnonzero(number[self.user] >= 0)
+        rows = self.packed[chosen]
+        rows[:, packed.USER] = number[rows[:, packed.USER]]
+        return columns_of(rows, [self.item_id[event] for event in chosen.tolist()]), chosen
+
+
+def columns_of(rows: npt.NDArray[np.int64], item_ids: list[str]) -> Columns:
+    """The columns of packed events (E, 12)."""
+    numbers = rows.view(np.uint64)
+    return Columns(
+        rows, rows.view(np.float64)[:, packed.WEIGHT], numbers[:, packed.ITEM], numbers[:, packed.REQUEST], item_ids
+    )
+
+
+@dataclass(slots=True)
+class Events:
+    """The good events of a batch as reading finds them: `packed.pack`'s bytes and the item's id of each."""
+
+    rows: list[bytes] = field(default_factory=list)
+    item_ids: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def columns(self) -> Columns:
         """The events as columns."""
-        (
-            position,
-            user,
-            index,
-            item,
-            target,
-            weight,
-            timestamp,
-            received,
-            request,
-            print_,
-            offset,
-            kind,
-            item_id,
-        ) = zip(*self, strict=True)
-        return Columns(
-            np.array(position, np.intp),
-            np.array(user, np.intp),
-            np.array(index, np.int64),
-            np.array(item, np.uint64),
-            list(target),
-            np.array(weight, np.float64),
-            np.array(timestamp, np.int64),
-            np.array(received, np.int64),
-            np.array(request, np.uint64),
-            np.array(print_, np.uint32),
-            np.array(offset, np.int64),
-            np.array(kind, np.int8),
-            list(item_id),
-        )
+        rows = np.frombuffer(b"".join(self.rows), np.int64).reshape(-1, packed.WIDTH)
+        return columns_of(rows, self.item_ids)
 
 
 @dataclass(slots=True)
@@ -93,10 +132,9 @@ class Folded:
     """What folding gives.
 
     touched: (T,) rows with a new revision, ascending; newest_position: (T,) record of the newest effect of each;
-    applied: (A,) applied events in log order; dead_letters: (reason, record position).
+    applied: (A,) applied events in log order; dead_letters: (reason, record position), in log order too.
     """
 
-    columns: Columns
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     dead_letters: list[tuple[Reason | Outcome, int]] = field(default_factory=list)
     touched: Index = field(default_factory=lambda: np.zeros(0, np.intp))
@@ -110,7 +148,7 @@ def fold(columns: Columns, users: UserRows, policy: Policy, strangers: Sequence[
     ``strangers`` are users without a row whose key does not belong to this partition: their events are dead letters,
     since taking them would split a user in two.
     """
-    folded = Folded(columns)
+    folded = Folded()
     events = np.arange(len(columns.user))
     if strangers:
         strange = np.isin(columns.user, np.array(strangers))
@@ -124,6 +162,7 @@ def fold(columns: Columns, users: UserRows, policy: Policy, strangers: Sequence[
     folded.applied = np.sort(np.concatenate(applied)) if applied else folded.applied
     folded.touched = np.flatnonzero(newest >= 0)
     folded.newest_position = newest[folded.touched]
+    folded.dead_letters.sort(key=lambda letter: letter[1])
     return folded
 
 

@@ -1,9 +1,9 @@
 """How fast the user solve is, and how exact: `python -m tests.bench.bench_solve [--quick] [--others]`.
 
 Interactions are planted (tastes in clusters, popularity by a power law), item factors trained on them by a few sweeps
-of ALS, so that norms and spectrum are those of a real model. "cold" starts from nothing; "warm" from the user's vector
-before the newest event. One thread, its CPU time, the best of several runs; the error is the largest over all users against float64
-Cholesky, relative, in the 2-norm. `--others` measures the solvers that were not taken.
+of ALS, so that norms and spectrum are those of a real model. "cold" starts from nothing; "warm" from the user's
+vector before the newest event. One thread, its CPU time, the best of several runs; the error is the largest of the
+audited users against float64 Cholesky, relative, in the 2-norm. `--others` measures the solvers that were not taken.
 """
 
 from __future__ import annotations
@@ -97,14 +97,14 @@ def histories(interactions: Interactions, length: int, random: np.random.Generat
     return item[at], strength[at]
 
 
-def best(call: Callable[[], object], runs: int = 15) -> float:
+def best(runs: int, users: int, solver: Callable[..., object], *arguments: object) -> float:
     """Microseconds of CPU a user, of the fastest of some runs."""
     times = []
     for _ in range(runs):
         before = time.thread_time()
-        call()
+        solver(*arguments)
         times.append(time.thread_time() - before)
-    return min(times) / USERS * 1e6
+    return min(times) / users * 1e6
 
 
 def error(vectors: Float32Array, exact: Float32Array) -> float:
@@ -118,24 +118,28 @@ def measure(space: ItemSpace, index: IndexArray, strength: FloatArray, alpha: fl
     confidence = 1 + alpha * np.log1p(strength)
     before = 1 + alpha * np.log1p(0.98 * strength)
     start = solve_batch(space, index[:, :-1], before[:, :-1], "c", None, 1e-6).vectors
-    audited = range(AUDITED)
-    exact = np.stack([solve_cholesky(space, index[user], confidence[user], "c") for user in audited])
+    exact = one_by_one(space, index[:AUDITED], confidence[:AUDITED])
     lines = []
     for name, guess in (("cold", None), ("warm", start)):
-        out = solve_batch(space, index, confidence, "c", guess, TOLERANCE)
-        took = best(lambda guess=guess: solve_batch(space, index, confidence, "c", guess, TOLERANCE))  # type: ignore[misc]
+        arguments = space, index, confidence, "c", guess, TOLERANCE
+        out = solve_batch(*arguments)
         lines.append(
-            f"{name:9} {took:7.2f} us  {out.iterations:2} steps  error {error(out.vectors, exact):.1e}"
-            f"  {out.fallbacks} by Cholesky"
+            f"{name:9} {best(15, USERS, solve_batch, *arguments):7.2f} us  {out.iterations:2} steps"
+            f"  error {error(out.vectors, exact):.1e}  {out.fallbacks} by Cholesky"
         )
     if others:
         for name, solver in (("stacked", stacked), ("woodbury", woodbury)):
-            vectors = solver(space, index, confidence)
-            took = best(lambda solver=solver: solver(space, index, confidence), 2)  # type: ignore[misc]
-            lines.append(f"{name:9} {took:7.2f} us  {'':8}  error {error(vectors, exact):.1e}")
-        took = best(lambda: [solve_cholesky(space, index[u], confidence[u], "c") for u in audited], 2)
-        lines.append(f"{'cholesky':9} {took * USERS / AUDITED:7.2f} us  {'':8}  the reference, user by user")
+            took = best(3, USERS, solver, space, index, confidence)
+            off = error(solver(space, index, confidence), exact)
+            lines.append(f"{name:9} {took:7.2f} us  {'':8}  error {off:.1e}")
+        took = best(3, AUDITED, one_by_one, space, index[:AUDITED], confidence[:AUDITED])
+        lines.append(f"{'cholesky':9} {took:7.2f} us  {'':8}  the reference")
     return lines
+
+
+def one_by_one(space: ItemSpace, index: IndexArray, confidence: FloatArray) -> Float32Array:
+    """The reference, user by user."""
+    return np.stack([solve_cholesky(space, row, c, "c") for row, c in zip(index, confidence, strict=True)])
 
 
 def stacked(space: ItemSpace, index: IndexArray, confidence: FloatArray) -> Float32Array:

@@ -144,3 +144,14 @@ def test_too_few_events_give_no_metrics(reading: Reading) -> None:
     log = reading(synthetic.load(2, TINY).rebase(NOW_MS).events[0])
     columns, _ = columns_of(log, changed(), KEY)
     assert score(columns, recipe(changed()), quiet) == {}
+
+
+@pytest.mark.slow
+def test_made_up_data_pass_the_gate(reading: Reading) -> None:
+    """Where MovieLens cannot be had, the demo trains on the first half of these, and must get through its gates."""
+    before, _ = synthetic.load(0).split(0.5)
+    log = reading(*before)
+    columns, _ = columns_of(log, changed(), KEY)
+    metrics = score(columns, recipe(changed(), dimension=32), quiet)
+    assert metrics["recall"] > 2 * metrics["popularity_recall"]
+    assert metrics["recall"] > metrics["frozen_recall"]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import orjson
 import pytest
 from kafka import KafkaProducer
 
 from bootstrap import publish as publishing
+from bootstrap.__main__ import main
 from bootstrap.broker import client_options, read_to_end
 from bootstrap.job import Lineage, Source, lineage, read
-from bootstrap.publish import publish, served
+from bootstrap.publish import publish
+from bootstrap.served import served
 from ops.data import synthetic
 from schemas.layouts import RowShape, decode_user_rows
 from schemas.outcomes import Outcome, Reason
@@ -202,3 +207,35 @@ def test_no_broker_is_one_sentence(tmp_path: Path, made: Made) -> None:
     settings = settings_of(tmp_path, FACTORS_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     with pytest.raises(BrokerError, match=r"no broker answers at 127\.0\.0\.1:1; start it, or set"):
         publish(settings, made.manifest, made.model, activate=True, now_ms=NOW_MS)
+
+
+def test_the_whole_run(
+    ready: Settings, made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``bootstrap run`` from a file to an active generation; a dry run writes nothing, a second run is refused."""
+    for name in [name for name in os.environ if name.startswith("FACTORS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FACTORS_KAFKA__BOOTSTRAP_SERVERS", ready.kafka.bootstrap_servers)
+    monkeypatch.setenv("FACTORS_KAFKA__PREFIX", ready.kafka.prefix)
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", ready.bootstrap.artifacts)
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__DIMENSION", "8")
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["bootstrap", "run", "--events", str(made.events), *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    assert run("--dry-run") == 0
+    assert not any(values(ready, name) for name in ("item-factors", "user-state", "models", "control"))
+    capsys.readouterr()
+    assert run("--json") == 0
+    said = orjson.loads(capsys.readouterr().out)
+    assert said["activated"] is True
+    assert served(ready).manifests[said["model_version"]].artifact.uri == said["artifact"]
+    assert run() == 1
+    assert "is active: publish with --no-activate" in capsys.readouterr().err
+    assert run("--no-activate") == 0
+    assert len(served(ready).manifests) == 2

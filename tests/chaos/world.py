@@ -14,7 +14,15 @@ from typing import Self
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from ops.broker.ports import free_ports
 from schemas.records import Artifact, Control, FactorRecord, Manifest, Policy
@@ -70,14 +78,7 @@ class World:
         }
         # Java's partitioner: any other would split a user in two.
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
-        self._probe = Consumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": self.group,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-            }
-        )
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
 
     def __enter__(self) -> Self:
         self._create_topics()
@@ -89,7 +90,6 @@ class World:
     ) -> None:
         for worker in self.workers:
             worker.kill()
-        self._probe.close()
 
     # --- making it ----------------------------------------------------------------------------------------------
 
@@ -203,13 +203,14 @@ class World:
     # --- looking ------------------------------------------------------------------------------------------------
 
     def committed(self) -> dict[int, int]:
-        """The group's committed offsets."""
+        """The group's committed offsets, whatever transaction is open: a dead worker's would hold back the answer."""
         topic = f"{self.prefix}interactions"
+        asked = [TopicPartition(topic, number) for number in range(self.partitions)]
         deadline = time.monotonic() + 20
         while True:
+            futures = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self.group, asked)])
             try:
-                asked = [TopicPartition(topic, number) for number in range(self.partitions)]
-                found = self._probe.committed(asked, timeout=20)
+                found = next(iter(futures.values())).result(20).topic_partitions
             except KafkaException:  # a young broker's coordinator is still loading, or has just moved
                 if time.monotonic() > deadline:
                     raise
@@ -220,11 +221,11 @@ class World:
     def lag(self) -> int:
         """Events that no transaction has accounted for yet."""
         committed = self.committed()
-        topic = f"{self.prefix}interactions"
-        ends = {
-            number: self._probe.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1]
+        asked = {
+            TopicPartition(f"{self.prefix}interactions", number): OffsetSpec.latest()
             for number in range(self.partitions)
         }
+        ends = {tp.partition: future.result(20).offset for tp, future in self._admin.list_offsets(asked).items()}
         return sum(end - committed.get(number, 0) for number, end in ends.items())
 
     def wait_caught_up(self, seconds: float = 40.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -48,9 +48,7 @@ def test_movielens_has_the_liked_ratings_in_time_order(films: Dataset) -> None:
 
 def test_events_of_one_second_are_ordered_by_user_and_item(films: Dataset) -> None:
     """Three of four events share their second with another of the user: the tie-break makes the order whole."""
-    numbers = [
-        (event["timestamp"], int(event["user_id"][5:]), int(event["item_id"][5:])) for event in films.events
-    ]
+    numbers = [(event["timestamp"], int(event["user_id"][5:]), int(event["item_id"][5:])) for event in films.events]
     assert numbers == sorted(numbers)
 
 

@@ -29,7 +29,7 @@ def test_guard_is_the_rule_row_by_row(vectors: np.ndarray, cap: float) -> None:
         assert capped == (finite and norm > cap)
         if capped:
             assert np.isclose(np.linalg.norm(new.astype(np.float64)), cap, rtol=1e-6)
-            assert np.allclose(new.astype(np.float64) * (norm / cap), row, rtol=1e-5)
+            assert np.allclose(new, row.astype(np.float64) * (cap / norm), rtol=1e-6, atol=1e-44)
         else:
             assert np.array_equal(new, row if finite else np.zeros_like(row))
 

@@ -85,8 +85,7 @@ def test_the_three_folds_give_the_same_bytes(events: list[Event], capacity: int)
             rows=np.array([user]),
         )
         assert one.tolist() == [slot]
-    user, item, weight, at = columns(events)
-    whole = fold_users(user, item, weight, at, users=USERS, capacity=capacity, half_life_ms=HALF_LIFE)
+    whole = fold_users(*columns(events), users=USERS, capacity=capacity, half_life_ms=HALF_LIFE)
     expected = [list(zip(*row, strict=True)) for row in rows]
     assert entries(single) == expected
     assert entries(whole) == expected

@@ -40,7 +40,8 @@ def histories(items: int, users: int, width: int, seed: int = 0) -> tuple[np.nda
 
 def errors(vectors: np.ndarray, exact: np.ndarray) -> np.ndarray:
     scale = np.maximum(np.linalg.norm(exact, axis=1), 1e-30)
-    return np.linalg.norm(vectors - exact, axis=1) / scale
+    relative: np.ndarray = np.linalg.norm(vectors - exact, axis=1) / scale
+    return relative
 
 
 def references(space: ItemSpace, index: np.ndarray, confidence: np.ndarray, rhs: str) -> np.ndarray:
@@ -99,7 +100,7 @@ def test_batch_is_the_reference(*, seed: int, users: int, width: int, rhs: str, 
 @pytest.mark.parametrize(("alpha", "ridge"), [(5.0, 10.0), (40.0, 0.05)])
 @pytest.mark.parametrize("users", [1, 700])
 def test_batch_keeps_its_promise_at_size(alpha: float, ridge: float, users: int) -> None:
-    """k = 64, histories up to 100, several chunks: within 1e-5, warm and cold, hardly one by Cholesky."""
+    """At k = 64, histories up to 100, several chunks: within 1e-5, warm and cold, hardly one by Cholesky."""
     space = space_of(3000, 64, ridge=ridge)
     index, _ = histories(3000, users, 100)
     confidence = 1 + alpha * np.log1p(5 * np.random.default_rng(1).random(index.shape))

@@ -13,7 +13,7 @@ from streamer.factors.weigh import EXP2
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
-Entry = tuple[int, np.float32, int]
+Entry = tuple[int, float, int]
 
 
 def power_of_two(age: int, half_life: int) -> Fraction:
@@ -43,8 +43,8 @@ def decay(age: int, half_life: int) -> float:
     return math.ldexp(p, i)
 
 
-def _float32(value: float) -> np.float32:
-    return np.float32(min(value, float(np.finfo(np.float32).max)))
+def _float32(value: float) -> float:
+    return float(np.float32(min(value, float(np.finfo(np.float32).max))))
 
 
 def fold(history: Sequence[Entry], item: int, weight: float, at: int, *, half_life: int, capacity: int) -> list[Entry]:
@@ -52,11 +52,10 @@ def fold(history: Sequence[Entry], item: int, weight: float, at: int, *, half_li
     entries = list(history)
     for slot, (known, strength, time) in enumerate(entries):
         if known == item:
-            old = float(strength)
             if at >= time:
-                total = old * decay(at - time, half_life) + weight
+                total = strength * decay(at - time, half_life) + weight
             else:
-                total = old + weight * decay(time - at, half_life)
+                total = strength + weight * decay(time - at, half_life)
             entries[slot] = (item, _float32(total), max(at, time))
             return entries
     newcomer = (item, _float32(weight), at)
@@ -79,7 +78,7 @@ def normal_equations(
         if at >= 0 and math.isfinite(c):
             a += (c - 1.0) * np.outer(v[at], v[at])
             b += (c if rhs == "c" else c - 1.0) * v[at]
-    return np.linalg.solve(a, b)
+    return np.linalg.solve(a, b).astype(np.float64)
 
 
 def half_step(

@@ -121,7 +121,7 @@ def learn(rate: float) -> tuple[float, float]:
 
     Items 0 .. 7 of each of K tastes; the last two of each taste start in a random place instead of their taste's.
     """
-    policy = Policy(history_capacity=16, keys_capacity=8, sgd_rate=rate, ridge=1.0)
+    policy = Policy(history_capacity=16, keys_capacity=8, sgd_rate=rate, sgd_reg=0.1, ridge=1.0)
     draw = np.random.default_rng(11)
     taste_of = np.repeat(np.arange(K), 8)
     truth = np.eye(K)[taste_of]
@@ -135,7 +135,7 @@ def learn(rate: float) -> tuple[float, float]:
     users, movers = user_step(policy, "cg", view), item_step(policy, view)
     user_rows, item_rows = dict[bytes, bytes](), dict[bytes, bytes]()
     before = cosine(view.space.vectors[misplaced], truth[misplaced])
-    for round_ in range(100):
+    for round_ in range(60):
         bodies = []
         for taste in range(K):
             for number in range(4):
@@ -162,7 +162,8 @@ def test_item_vectors_move_towards_the_truth() -> None:
     """Items that the batch misplaced come to where the users who choose them are."""
     before, after = learn(0.05)
     assert before < 0.3
-    assert after > 0.8
+    assert after > 0.7
+    assert after > before + 0.4
 
 
 def test_without_a_learning_rate_they_do_not() -> None:

@@ -1,0 +1,230 @@
+"""Refresh the users of a batch with numpy: decode rows, fold, solve, guard, encode rows. Takes every user.
+
+`streamer.steps.compiled` does the same for plain users; both give a `Refreshed`, and `merge` makes one of two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.layouts import RowShape, UserRows, decode_user_rows, encode_user_rows
+from schemas.outcomes import Outcome, Reason
+from schemas.records import Policy
+from streamer.factors.guard import guard
+from streamer.factors.solve import solve_batch, solve_cholesky
+from streamer.factors.weigh import confidence_array, strength_at
+from streamer.steps.fold import Columns, Folded, Index, fold
+from streamer.steps.items import Items
+
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+_HIGHEST = frozenset({"solve_residual", "solve_iterations"})
+
+
+@dataclass(slots=True)
+class Refreshed:
+    """What became of users and events.
+
+    users: (T,) the users with a new revision, ascending; of each of them vectors (T, k), norms, version, events,
+    event_time, source_next, newest (position of the record of the newest effect), average (is the vector the average
+    user's) and row (the new bytes). suppressed: user -> ids of suppressed items, of users who have any entry.
+    applied: (A,) the applied events, ascending; of each the confidence of its item and owner, a position in ``users``.
+    dead_letters: (reason, record position) in log order. facts: see `Effects.facts`.
+    """
+
+    users: Index
+    vectors: Float32Array
+    norms: npt.NDArray[np.floating]
+    version: list[int]
+    events: list[int]
+    event_time: list[int]
+    source_next: list[int]
+    newest: list[int]
+    average: list[bool]
+    row: list[bytes]
+    applied: Index
+    confidence: FloatArray
+    owner: Index
+    suppressed: dict[int, list[str]] = field(default_factory=dict)
+    outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
+    dead_letters: list[tuple[Reason | Outcome, int]] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What refreshing needs to know of the generation served, and how to solve."""
+
+    policy: Policy
+    shape: RowShape
+    number: int
+    average: Float32Array
+    solver: Literal["cg", "cholesky"]
+    tolerance: float
+
+
+def refresh(
+    columns: Columns, rows: Sequence[bytes | None], strangers: Sequence[int], items: Items, generation: Generation
+) -> Refreshed:
+    """Fold events into the rows of their users, and solve those users anew."""
+    users = decode_user_rows(rows, generation.shape)
+    folded = fold(columns, users, generation.policy, strangers)
+    touched, facts = folded.touched, {}
+    confidence = np.zeros((0, 1))
+    if len(touched):
+        confidence = _solve(users, touched, items, generation, facts)
+    head, vectors = users.head[touched], users.vector[touched]
+    weight, owner = _weights(columns, users, folded, confidence, generation.policy)
+    return Refreshed(
+        users=touched,
+        vectors=vectors,
+        norms=np.linalg.norm(vectors, axis=1),
+        version=head["version"].tolist(),
+        events=head["events"].tolist(),
+        event_time=head["event_time"].tolist(),
+        source_next=head["source_next"].tolist(),
+        newest=folded.newest_position.tolist(),
+        average=(vectors == generation.average).all(axis=1).tolist(),
+        row=encode_user_rows(users, touched),
+        applied=folded.applied,
+        confidence=weight,
+        owner=owner,
+        suppressed=_suppressed(users, touched),
+        outcomes=folded.outcomes,
+        dead_letters=folded.dead_letters,
+        facts=facts,
+    )
+
+
+def renumbered(part: Refreshed, users: Index, events: Index) -> Refreshed:
+    """What was refreshed of a part of a batch, in the numbers of the whole: its ``users`` and ``events``."""
+    suppressed = {int(users[user]): ids for user, ids in part.suppressed.items()}
+    return replace(part, users=users[part.users], applied=events[part.applied], suppressed=suppressed)
+
+
+def merge(one: Refreshed, other: Refreshed) -> Refreshed:
+    """Both, of distinct users, as if they had been refreshed together."""
+    order = np.argsort(np.concatenate((one.users, other.users)), kind="stable")
+    events = np.argsort(np.concatenate((one.applied, other.applied)), kind="stable")
+    place = np.empty(len(order), np.intp)
+    place[order] = np.arange(len(order))
+    numbers = order.tolist()
+
+    def both(a: list, b: list) -> list:  # type: ignore[type-arg]
+        joined = a + b
+        return [joined[number] for number in numbers]
+
+    names = one.facts.keys() | other.facts.keys()
+    pairs = {name: (one.facts.get(name, 0.0), other.facts.get(name, 0.0)) for name in names}
+    return Refreshed(
+        users=np.concatenate((one.users, other.users))[order],
+        vectors=np.concatenate((one.vectors, other.vectors))[order],
+        norms=np.concatenate((one.norms, other.norms))[order],
+        version=both(one.version, other.version),
+        events=both(one.events, other.events),
+        event_time=both(one.event_time, other.event_time),
+        source_next=both(one.source_next, other.source_next),
+        newest=both(one.newest, other.newest),
+        average=both(one.average, other.average),
+        row=both(one.row, other.row),
+        applied=np.concatenate((one.applied, other.applied))[events],
+        confidence=np.concatenate((one.confidence, other.confidence))[events],
+        owner=place[np.concatenate((one.owner, other.owner + len(one.users)))[events]],
+        suppressed=one.suppressed | other.suppressed,
+        outcomes=one.outcomes + other.outcomes,
+        dead_letters=sorted(one.dead_letters + other.dead_letters, key=lambda letter: letter[1]),
+        facts={name: max(pair) if name in _HIGHEST else sum(pair) for name, pair in pairs.items()},
+    )
+
+
+def _solve(
+    users: UserRows, touched: Index, items: Items, generation: Generation, facts: dict[str, float]
+) -> FloatArray:
+    """Re-solve the touched users from their whole history; returns their confidences (T, H)."""
+    policy, head = generation.policy, users.head
+    width = max(int(head["entries"][touched].max()), 1)
+    index = items.space.lookup(users.item[touched, :width])
+    time = users.time[touched, :width]
+    now = time.max(axis=1, keepdims=True)
+    confidence = confidence_array(
+        strength_at(users.strength[touched, :width], time, now, policy.half_life_ms), policy
+    )
+    same = head["generation"][touched] == generation.number
+    start = np.where(same[:, None], users.vector[touched], np.float32(0))
+    vectors, empty = _vectors(index, confidence, start, items, generation, facts)
+    checked = guard(vectors, policy.norm_cap)
+    # A vector that is not finite never leaves: the last good one stays, or the average user stands in.
+    held = (same & (head["version"][touched] > 0))[:, None]
+    fallback = np.where(held, users.vector[touched], generation.average)
+    good = checked.finite[:, None]
+    users.vector[touched] = np.where(
+        empty[:, None], generation.average, np.where(good, checked.vectors, fallback)
+    )
+    head["generation"][touched] = generation.number
+    head["version"][touched] += 1
+    users.epochs[touched] = items.epochs
+    facts["nonfinite"] = float(len(touched) - int(checked.finite.sum()))
+    facts["cold_start"] = float(empty.sum())
+    facts["users"] = float(len(touched))
+    facts["matrix_entries"] = float((index >= 0).sum())
+    return confidence
+
+
+def _vectors(
+    index: npt.NDArray[np.int32],
+    confidence: FloatArray,
+    start: Float32Array,
+    items: Items,
+    generation: Generation,
+    facts: dict[str, float],
+) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+    rhs = generation.policy.rhs
+    if generation.solver == "cg":
+        solution = solve_batch(items.space, index, confidence, rhs, start, generation.tolerance)
+        facts["solve_residual"] = float(solution.residual.max(initial=0.0))
+        facts["solve_iterations"] = float(solution.iterations)
+        facts["solve_fallbacks"] = float(solution.fallbacks)
+        return solution.vectors, solution.empty
+    exact = [_exact(items, row, c, rhs) for row, c in zip(index, confidence, strict=True)]
+    return np.stack(exact), np.all(index < 0, axis=1)
+
+
+def _exact(items: Items, index: npt.NDArray[np.int32], confidence: FloatArray, rhs: str) -> Float32Array:
+    try:
+        return solve_cholesky(items.space, index, confidence, rhs)
+    except (ValueError, np.linalg.LinAlgError):
+        # A system with a bad number has no solution: the guard sees it and keeps the last good vector.
+        return np.full(items.space.dimension, np.nan, np.float32)
+
+
+def _weights(
+    columns: Columns, users: UserRows, folded: Folded, confidence: FloatArray, policy: Policy
+) -> tuple[FloatArray, Index]:
+    """Of each applied event its item's confidence, and its user's position among the touched."""
+    applied = folded.applied
+    if not len(applied):
+        return np.zeros(0), np.zeros(0, np.intp)
+    user = columns.user[applied]
+    row = np.full(len(users), -1, np.intp)
+    row[folded.touched] = np.arange(len(folded.touched))
+    match = users.item[user, : confidence.shape[1]] == columns.item[applied][:, None]
+    slot = match.argmax(axis=1)
+    # An entry that the same batch evicted again has no slot left: its event weighs as a lone one.
+    alone = confidence_array(columns.weight[applied], policy)
+    return np.where(match.any(axis=1), confidence[row[user], slot], alone), row[user]
+
+
+def _suppressed(users: UserRows, touched: Index) -> dict[int, list[str]]:
+    if not users.extras:
+        return {}
+    return {
+        user: [entry.item_id for entry in users.extras[user].suppressed if entry.until >= entry.positive]
+        for user in touched.tolist()
+        if user in users.extras
+    }
