@@ -24,6 +24,7 @@ import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
 
 from streamer.errors import BrokerError, DataError
+from streamer.knock import knock
 
 RECORD_HEADER = "factors.record"
 """Holds all but the vector when the value is raw float32 (`encoding = "f32le"`)."""
@@ -143,6 +144,7 @@ class FactorReader:
     def _connect(self, options: dict[str, Any]) -> KafkaConsumer:
         from kafka.errors import KafkaError
 
+        knock(self._servers)
         try:
             consumer = KafkaConsumer(
                 **options,
@@ -154,7 +156,7 @@ class FactorReader:
                 max_poll_records=5_000,
             )
         except KafkaError as problem:
-            raise BrokerError(f"no Kafka broker answers at {self._servers}: {problem}.") from None
+            raise BrokerError(f"what listens at {self._servers} does not answer as Kafka: {problem}.") from None
         numbers = consumer.partitions_for_topic(self.topic) if self.topic in consumer.topics() else None
         if not numbers:
             consumer.close()

@@ -1,6 +1,5 @@
 """The commands' own way to Kafka: clients that give up soon, and errors as one sentence for an operator."""
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,9 +15,9 @@ from kafka.errors import (
 
 from streamer.errors import BrokerError
 from streamer.events.hashes import partition
+from streamer.knock import knock
 from streamer.settings import Settings, kafka_python_options
 
-_CONNECT_SECONDS = 2.0
 _ANSWER_MS = 8_000
 _STALL_SECONDS = 30.0
 _POLL_MS = 200
@@ -36,7 +35,7 @@ def speaking(settings: Settings) -> Iterator[None]:
         BrokerError: the broker is not there, or refuses.
     """
     servers = settings.kafka.bootstrap_servers
-    _knock(servers)
+    knock(servers)
     try:
         yield
     except SaslAuthenticationFailedError:
@@ -61,23 +60,6 @@ def _words(problem: Exception) -> str:
     name = type(problem).__name__
     text = str(problem).removeprefix(name).strip(": ")
     return f"{name}: {text}" if text else name
-
-
-def _knock(servers: str) -> None:
-    """A quick word when nothing listens; a client would try in silence for long."""
-    why = ""
-    for server in servers.split(","):
-        host, port = server.strip().rsplit(":", 1)
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-        except OSError as problem:
-            why = (problem.strerror or str(problem)).lower()
-        else:
-            return
-    raise BrokerError(
-        f"no Kafka broker answers at {servers} ({why}): start it, or set kafka.bootstrap_servers "
-        "(FACTORS_KAFKA__BOOTSTRAP_SERVERS)."
-    )
 
 
 @contextmanager

@@ -421,12 +421,18 @@ class Partition:
     async def _write(self, effects: Effects, changelog_end: int, end: int) -> None:
         """Write the rows; a store that can't be written (a full disk) stops this partition, and nothing is lost."""
         assert self._store is not None
+        say, role, number = self._observer.state, self.role.name, self.tp.partition
+        held = False
         while True:
             try:
                 self._store.write(effects.rows, changelog_end, end)
             except StoreUnwritable as problem:
+                held = True
                 log.error("store_unwritable", tp=str(self.tp), problem=str(problem))
-                self._observer.state(self.role.name, self.tp.partition, "paused")
+                say(role, number, "paused")
                 await asyncio.sleep(_STORE_RETRY_SECONDS)
             else:
+                if held:
+                    log.info("store_writable_again", tp=str(self.tp))
+                    say(role, number, "ready")
                 return

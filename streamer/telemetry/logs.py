@@ -29,6 +29,8 @@ _QUIET: Final[Mapping[str, int]] = {
     "faust": logging.WARNING,
     "kafka": logging.WARNING,
     "mode": logging.WARNING,
+    # Services of the framework that log under the name of the module that subclasses them.
+    "streamer.engine.transport": logging.WARNING,
     # Logs every change of assignment as an error when a member leaves; `partition_ready` says what counts.
     "aiokafka.consumer.group_coordinator": logging.ERROR,
 }

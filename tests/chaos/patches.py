@@ -228,7 +228,9 @@ def _store_first(_: Strike) -> None:
         store = self.chaos_store
         rows = [(key, row) for key, row, *_ in sends[target] if key]
         store.write(rows, store.changelog_offset or 0, store.source_next)
+        # Both column families: a flush asked for by hand is of one, atomic or not.
         store._rows.flush()
+        store._meta.flush()
         return await original(self, sends, source_next, target)
 
     _replace(Partition, "_open", open_)

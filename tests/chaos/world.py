@@ -15,6 +15,7 @@ from typing import Self
 import msgspec
 import numpy as np
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -22,7 +23,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from ops.broker.ports import free_ports
 from schemas.records import Artifact, Control, FactorRecord, Manifest, Policy
@@ -79,6 +80,7 @@ class World:
         # Java's partitioner: any other would split a user in two.
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._probe = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": f"{prefix}probe"})
 
     def __enter__(self) -> Self:
         self._create_topics()
@@ -90,6 +92,7 @@ class World:
     ) -> None:
         for worker in self.workers:
             worker.kill()
+        self._probe.close()
 
     # --- making it ----------------------------------------------------------------------------------------------
 
@@ -221,12 +224,20 @@ class World:
     def lag(self) -> int:
         """Events that no transaction has accounted for yet."""
         committed = self.committed()
-        asked = {
-            TopicPartition(f"{self.prefix}interactions", number): OffsetSpec.latest()
+        topic = f"{self.prefix}interactions"
+        ends = {
+            number: self._probe.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1]
             for number in range(self.partitions)
         }
-        ends = {tp.partition: future.result(20).offset for tp, future in self._admin.list_offsets(asked).items()}
         return sum(end - committed.get(number, 0) for number, end in ends.items())
+
+    def owners(self) -> dict[str, list[int]]:
+        """The partitions of each worker by its instance id, as the group's coordinator sees it."""
+        described = self._admin.describe_consumer_groups([self.group])[self.group].result(20)
+        return {
+            member.group_instance_id: sorted(tp.partition for tp in member.assignment.topic_partitions)
+            for member in described.members
+        }
 
     def wait_caught_up(self, seconds: float = 40.0) -> None:
         """Until nothing waits; fails at once when no worker is left."""

@@ -84,8 +84,8 @@ def test_damage_has_a_place(value: bytes) -> None:
 
 def test_no_broker() -> None:
     """One sentence, not a stack from inside the client."""
-    with pytest.raises(BrokerError, match="no Kafka broker answers at 127.0.0.1:1"):
-        FactorReader("127.0.0.1:1", options={"bootstrap_timeout_ms": 300})
+    with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1 \(connection refused\)"):
+        FactorReader("127.0.0.1:1")
 
 
 class _Topic:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Commands:
         return Result(ended.value.code, out, err)
 
 
-def process(*arguments: str, stdin: bytes = b"", timeout: float = 30.0, **environment: str) -> Result:
+def process(*arguments: str, environment: Mapping[str, str] | None = None, stdin: bytes = b"") -> Result:
     """Run `python -m streamer` as a user would."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FACTORS_")}
     done = subprocess.run(
@@ -66,8 +67,8 @@ def process(*arguments: str, stdin: bytes = b"", timeout: float = 30.0, **enviro
         input=stdin,
         capture_output=True,
         cwd=ROOT,
-        env=inherited | environment,
-        timeout=timeout,
+        env=inherited | dict(environment or {}),
+        timeout=40,
         check=False,
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -1,4 +1,4 @@
-"""A served model on a real broker without a worker: the worker's own step makes rows and vectors, the stage sends them."""
+"""A served model on a real broker without a worker: the worker's own step makes rows and vectors, we send them."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ class Stage:
         effects = step.apply(batch, [self._rows.get(key) for key in batch.keys])
         self._rows.update(effects.rows)
         state = self.settings.topic("user-state")
-        sends = [(state, key, row, [], number) for key, row in effects.rows]
+        sends: list[tuple[Any, ...]] = [(state, key, row, [], number) for key, row in effects.rows]
         sends.append((state, MARKER_KEY, encode_marker(1), [], number))
         for (topic, target), outgoing in effects.sends.items():
-            sends += [(topic, key, value, headers, target) for key, value, _, headers in outgoing]  # type: ignore[misc]
+            sends += [(topic, key, value, headers, target) for key, value, _, headers in outgoing]
         self._send(sends)
 
     def spoil(self, user_id: str) -> None:

@@ -35,9 +35,9 @@ def test_create_then_check(streamer: Commands, environment: dict[str, str]) -> N
 def test_check_reports_every_difference(
     streamer: Commands, environment: dict[str, str], topics: MakeTopic, prefix: str
 ) -> None:
-    """Missing, partition count, cleanup policy, timestamp type, message size: all in one answer; nothing is changed."""
+    """Missing, partition count, cleanup policy, timestamp type, size: all in one answer, nothing is changed."""
     streamer.environment = environment
-    topics("interactions", 3, **{"max.message.bytes": "1000"})
+    topics("interactions", 3, **{"max.message.bytes": "1000", "message.timestamp.type": "CreateTime"})
     topics("user-factors", 2)
     for arguments in (("topics", "check", "--json"), ("topics", "create", "--json")):
         result = streamer(*arguments)
@@ -55,7 +55,7 @@ def test_check_reports_every_difference(
 
 def test_a_worker_without_topics_ends_with_code_3(environment: dict[str, str], tmp_path: Path) -> None:
     """It never makes topics itself; one sentence says who does."""
-    result = process("run", **environment, FACTORS_STATE__DIR=str(tmp_path))
+    result = process("run", environment=environment | {"FACTORS_STATE__DIR": str(tmp_path)})
     assert result.code == 3
     assert "run `streamer topics create`" in result.err
     assert "Traceback" not in result.err
@@ -83,7 +83,7 @@ def test_a_wrong_catalogue_publishes_nothing(connected: Commands, settings: Sett
     bad = _CATALOGUE.encode() + b'{"item_id": "i3", "titel": "x"}\n{"title": "x"}\nnope\n'
     result = connected("items", "publish", "-", stdin=bad)
     assert result.code == 4
-    assert [f"line {number}" in result.err for number in range(1, 6)] == [False, False, True, True, True]
+    assert [f"\n  line {number}: " in result.err for number in range(1, 6)] == [False, False, True, True, True]
     assert _catalogue(settings) == {}
     assert connected("items", "publish", "-", "--json", stdin=_CATALOGUE.encode()).json() == {"published": 2}
 
