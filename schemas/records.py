@@ -114,7 +114,8 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rhs: Literal["c", "c-1"] = "c"
     history_capacity: Capacity = 128
     keys_capacity: Capacity = 64
-    keys_window_ms: Duration = 7 * DAY_MS
+    # Longer than lateness and future together: a retry that is still taken must still find its key.
+    keys_window_ms: Duration = 8 * DAY_MS
     lateness_ms: Duration = 7 * DAY_MS
     future_ms: Duration = 5 * 60 * 1000
     window_ms: Duration = 90 * DAY_MS

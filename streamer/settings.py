@@ -101,10 +101,10 @@ class Engine(Section):
     instance_id: ServiceName | None = None
     session_timeout_ms: Annotated[int, Field(ge=6_000, le=1_800_000)] = 10_000
     transaction_timeout_ms: Annotated[int, Field(ge=1_000, le=900_000)] = 15_000
-    max_batch_events: Positive = 4_096
-    max_pending_events: Positive = 16_384
+    max_batch_events: Positive = 2_048
+    max_pending_events: Positive = 8_192
     solver: Literal["cg", "cholesky"] = "cg"
-    tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 1e-6
+    tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 4e-6
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
