@@ -125,11 +125,13 @@ class Churn:
     def _disturb(self, until: float) -> None:
         faults: list[Callable[[str], None]] = [self._kill, self._terminate, self._wipe, self._freeze]
         while time.monotonic() < until:
-            time.sleep(self._random.uniform(0.3, 2.5))
+            time.sleep(self._random.uniform(0.3, 2.0))
             self._thaw()
-            name = self._random.choice(NAMES)
-            if name not in self._wake:
-                self._random.choice(faults)(name)
+            name, fault = self._random.choice(NAMES), self._random.choice(faults)
+            # Some faults may strike a worker that is only starting; most must strike one at work.
+            may_be_idle = self._random.random() < 0.2
+            if name not in self._wake and (may_be_idle or self._world.owners().get(name)):
+                fault(name)
 
     def _landed(self, name: str, fault: str) -> None:
         """A worker that had no partition yet was only starting up: nothing was interrupted."""
