@@ -341,6 +341,7 @@ def decode_item_row(data: Bytes, *, dimension: int) -> ItemRow:
     )
 
 
+@cache
 def signal_dtype(dimension: int) -> np.dtype[Any]:
     """The item signal's layout for vectors of this dimension."""
     return np.dtype(

@@ -125,7 +125,7 @@ class State(Section):
     """The local store."""
 
     dir: Path = Path("state")
-    cache_mb: Annotated[int, Field(ge=8, le=65_536)] = 64
+    cache_mb: Annotated[int, Field(ge=8, le=65_536)] = 256
 
 
 class Http(Section):

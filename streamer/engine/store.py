@@ -176,13 +176,18 @@ def _options(memory: StoreMemory) -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_write_buffer_manager(memory.buffers)
-    options.set_write_buffer_size(8 << 20)
+    options.set_write_buffer_size(32 << 20)
     options.set_max_write_buffer_number(2)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
     options.set_stats_dump_period_sec(0)
     options.set_max_background_jobs(2)
-    options.set_compression_type(DBCompressionType.lz4())
+    # Rows are mostly float32 bits that no compressor shortens, and most are overwritten long before they are old: few,
+    # large levels halve the processor time of compaction (ops/decisions/0002-store-without-wal.md).
+    options.set_compression_type(DBCompressionType.none())
+    options.set_level_zero_file_num_compaction_trigger(8)
+    options.set_max_bytes_for_level_base(512 << 20)
+    options.set_target_file_size_base(64 << 20)
     # Rows and the changelog offset live in two column families and no log ties them together: flush them as one.
     options.set_atomic_flush(True)
     blocks = BlockBasedOptions()

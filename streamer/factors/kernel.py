@@ -50,6 +50,17 @@ UNTOUCHED, TOUCHED, NOT_PLAIN = range(3)
 NUMBERS = 8
 """Columns of what `refresh` says of a touched user."""
 
+(
+    F_KNOWN,  # history entries that the space knows
+    F_COLD,  # users without any
+    F_STEPS,  # the most steps
+    F_RESIDUAL,  # the largest residual, squared
+    F_NOT_PLAIN,  # users who are not
+    F_APPLIED,  # from here on, events by outcome: add `APPLIED`, `DUPLICATE` and so on
+) = range(6)
+FACTS = F_APPLIED + OTHER + 1
+"""What `refresh` says of the whole batch."""
+
 LOG, LINEAR, RAW = range(3)
 NO_ROW, STRANGER = -1, -2
 """Stand for a row's length."""
@@ -57,8 +68,12 @@ NO_ROW, STRANGER = -1, -2
 _HEAD_BYTES = 64
 _CLOSE = 1.0 - 1e-4  # longer vectors are the guard's
 _TINY = np.float32(1e-30)
+_C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13, _C14, _C15 = EXP2
 _COEFFICIENTS = np.array(EXP2[::-1])
 _POWERS = np.ldexp(1.0, -np.arange(1001))
+_LN2 = math.log(2.0)
+# Added to the bits of a number, it carries into the exponent from the root of two on; minus the exponent of 1.
+_HALF_ROOT = (1 << 52) - (int(np.float64(math.sqrt(2.0)).view(np.int64)) & ((1 << 52) - 1)) - (1023 << 52)
 _MAX_PEAK, _MAX_TRACE = np.float32(MAX_PEAK), np.float32(MAX_TRACE)
 _UNROLL = 4
 
@@ -121,10 +136,21 @@ _GENERATION, _VERSION, _EVENTS, _EVENT_TIME, _SOURCE_NEXT = range(2, 7)
 _DAY_MS = 86_400_000
 
 
+# Loops over two slices become wide moves; slice assignments and sums of indexes do not.
+
+
 @_jit()
 def _copy(source: Any, at: int, target: Any, to: int, count: int) -> None:
+    a, b = source[at : at + count], target[to : to + count]
     for i in range(count):
-        target[to + i] = source[at + i]
+        b[i] = a[i]
+
+
+@_jit()
+def _fill(target: Any, start: int, value: Any) -> None:
+    part = target[start:]
+    for i in range(part.size):
+        part[i] = value
 
 
 @_jit()
@@ -140,10 +166,10 @@ def _load(row: _Row, data: Any, at: int, length: int, classes: Any, rules: Rules
     """Read a row's bytes; false where they are not those of a plain user."""
     k, p = rules.dimension, rules.epochs
     if length == NO_ROW:
-        row.head8[:] = 0
+        _fill(row.head8, 0, 0)
         row.head1[0], row.head1[1] = 1, 1
         row.head2[_DIMENSION], row.head2[_EPOCHS] = k, p
-        row.vector[:] = 0
+        _fill(row.vector, 0, 0)
         held, kept = 0, 0
     else:
         if length < _HEAD_BYTES:
@@ -170,8 +196,12 @@ def _load(row: _Row, data: Any, at: int, length: int, classes: Any, rules: Rules
         _copy(data, at, row.request.view(np.uint8), 0, 8 * kept)
         _copy(data, at + 8 * kept, row.fingerprint.view(np.uint8), 0, 4 * kept)
         _copy(data, at + 12 * kept, row.second.view(np.uint8), 0, 4 * kept)
-    row.item[held:], row.time[held:], row.strength[held:] = 0, 0, 0
-    row.request[kept:], row.fingerprint[kept:], row.second[kept:] = 0, 0, 0
+    _fill(row.item, held, 0)
+    _fill(row.time, held, 0)
+    _fill(row.strength, held, 0)
+    _fill(row.request, kept, 0)
+    _fill(row.fingerprint, kept, 0)
+    _fill(row.second, kept, 0)
     return True
 
 
@@ -296,16 +326,61 @@ def _confidence(strength: float, rules: Rules) -> float:
 
 
 @_jit()
-def _confidences(row: _Row, out: Any, rules: Rules) -> int:
+def _decays(ages: Any, count: int, half_life_ms: int, out: Any, bits: Any) -> None:
+    """`_decay` of the first `count` ages, bit for bit, without a branch."""
+    if half_life_ms == 0:
+        _fill(out[:count], 0, 1.0)
+        return
+    half_life, power = float(half_life_ms), bits.view(np.float64)
+    for i in range(count):
+        x = -(float(ages[i]) / half_life)
+        whole = math.floor(max(x, -1000.0))
+        f = max(x, -1000.0) - whole
+        bits[i] = 0 if x <= -1000.0 else (np.int64(whole) + 1023) << 52
+        high = (((((((_C15 * f + _C14) * f + _C13) * f + _C12) * f + _C11) * f + _C10) * f + _C9) * f + _C8) * f + _C7
+        out[i] = ((((((high * f + _C6) * f + _C5) * f + _C4) * f + _C3) * f + _C2) * f + _C1) * f + _C0
+    for i in range(count):
+        out[i] *= power[i]
+
+
+@_jit()
+def _log1ps(values: Any, count: int, bits: Any) -> None:
+    """log(1 + x) of the first `count` values, zero or more, to a few units of the last place of 1 + x."""
+    number = bits.view(np.float64)
+    for i in range(count):
+        number[i] = values[i] + 1.0
+    for i in range(count):
+        # 2^e * m with m between the root of a half and the root of two; log m by the series of artanh.
+        e = (bits[i] + _HALF_ROOT) >> 52
+        bits[i] -= e << 52
+        values[i] = np.float64(e)
+    for i in range(count):
+        t = (number[i] - 1.0) / (number[i] + 1.0)
+        s = t * t
+        high = (((s / 19 + 1.0 / 17) * s + 1.0 / 15) * s + 1.0 / 13) * s + 1.0 / 11
+        values[i] = values[i] * _LN2 + 2.0 * t * (((((high * s + 1.0 / 9) * s + 1.0 / 7) * s + 0.2) * s + 1.0 / 3) * s + 1.0)
+
+
+@_jit()
+def _confidences(row: _Row, out: Any, ages: Any, bits: Any, rules: Rules) -> int:
     """The confidence of each entry as of the newest one; returns how many there are."""
     entries = np.int64(row.head2[_ENTRIES])
     now = 0
     for i in range(entries):
         now = max(now, row.time[i])
     for i in range(entries):
-        out[i] = np.float64(row.strength[i]) * _decay(now - row.time[i], rules.half_life_ms)
+        ages[i] = now - row.time[i]
+    _decays(ages, entries, rules.half_life_ms, out, bits)
     for i in range(entries):
-        out[i] = _confidence(out[i], rules)
+        out[i] *= np.float64(row.strength[i])
+    if rules.confidence == LOG:
+        _log1ps(out, entries, bits)
+    if rules.confidence == RAW:
+        for i in range(entries):
+            out[i] = min(max(1.0, out[i]), MAX_CONFIDENCE)
+    else:
+        for i in range(entries):
+            out[i] = min(1.0 + rules.alpha * out[i], MAX_CONFIDENCE)
     return entries
 
 
@@ -335,7 +410,7 @@ def _dot(a: Any, b: Any) -> Any:
 @_jit(fastmath=_FAST)
 def _normal(rows: Any, count: int, d: Any, q: Any, x: Any, out: Any) -> None:
     """W'(q - D W x) of the first `count` rows, a multiple of four."""
-    out[:] = 0
+    _fill(out, 0, 0)
     for i in range(0, count, _UNROLL):
         a, b, c, e = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
         s, t, u, v = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
@@ -368,7 +443,7 @@ def _gradients(
     for j in range(y.size):
         r[j] -= y[j]
     _subtract_product(remainder, y, r)
-    p[:] = r
+    _copy(r, 0, p, 0, r.size)
     rho, size, bound = _dot(r, r), _dot(y, y), np.float32(tolerance * tolerance)
     step = 0
     while step < MAX_STEPS and not rho <= bound * size:
@@ -390,28 +465,38 @@ def _gradients(
 
 
 @_jit(fastmath=_FAST)
-def _whiten(vector: Any, lower: Any, y: Any) -> None:
-    """y = L' x; zero where that is not finite."""
-    y[:] = 0
-    for i in range(vector.size):
+def _triangle(lower: Any, x: Any, out: Any) -> None:
+    """out = lower' x, with zeros above the diagonal of `lower`; four rows at a time."""
+    _fill(out, 0, 0)
+    k = x.size
+    for i in range(0, k - k % _UNROLL, _UNROLL):
+        a, b, c, e = lower[i], lower[i + 1], lower[i + 2], lower[i + 3]
+        s, t, u, v = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(i + _UNROLL):
+            out[j] += s * a[j] + t * b[j] + u * c[j] + v * e[j]
+    for i in range(k - k % _UNROLL, k):
+        a, s = lower[i], x[i]
         for j in range(i + 1):
-            y[j] += vector[i] * lower[i, j]
-    if not _dot(y, y) <= np.float32(3e38):
-        y[:] = 0
+            out[j] += s * a[j]
 
 
 @_jit(fastmath=_FAST)
-def _unwhiten(y: Any, inverse: Any, wide: Any, vector: Any) -> float:
+def _whiten(vector: Any, lower: Any, y: Any) -> None:
+    """y = L' x; zero where that is not finite."""
+    _triangle(lower, vector, y)
+    if not _dot(y, y) <= np.float32(3e38):
+        _fill(y, 0, 0)
+
+
+@_jit(fastmath=_FAST)
+def _unwhiten(y: Any, inverse: Any, wide: Any, exact: Any, vector: Any) -> float:
     """x = L^-T y in float64, rounded; returns its squared length."""
-    wide[:] = 0
-    for j in range(y.size):
-        weight = np.float64(y[j])
-        row = inverse[j]
-        for i in range(j + 1):
-            wide[i] += weight * row[i]
+    for i in range(y.size):
+        wide[i] = np.float64(y[i])
+    _triangle(inverse, wide, exact)
     total = 0.0
     for i in range(y.size):
-        vector[i] = np.float32(wide[i])
+        vector[i] = np.float32(exact[i])
         total += np.float64(vector[i]) * np.float64(vector[i])
     return total
 
@@ -446,6 +531,8 @@ _SIGNATURE = _i8(
     _i8[:, ::1],
     _u1[::1],
     _u1[::1],
+    _i8[::1],
+    _i8[::1],
     _f8[::1],
     _f8[::1],
 )
@@ -475,6 +562,8 @@ def refresh(
     numbers: Any,
     state: Any,
     outcome: Any,
+    applied: Any,
+    owner: Any,
     confidence: Any,
     facts: Any,
 ) -> int:
@@ -487,9 +576,11 @@ def refresh(
         inverse: (k, k) L^-1, row by row. remainder: (k, k) R, or (0, k) for none.
         data, lengths: the rows end to end, and how long each is; `NO_ROW` and `STRANGER` have none.
         events, weights: the events (`packed`), and their weights.
-        out: receives the rows, end to end. vectors (T.., k), norms (T..,), numbers (T.., NUMBERS): of touched users.
+        out: receives the rows, end to end; it and all that follow are written to, and may be longer than what is
+            written. vectors (T, k), norms (T,), numbers (T, NUMBERS): of touched users, ascending.
         state: (B,) what became of each user. outcome: (E,) what became of each event.
-        confidence: (E,) of each applied event's item. facts: known entries, cold users, steps, residual squared.
+        applied, owner, confidence: (A,) the applied events in log order, where their users are among the touched,
+            and the confidences of their items. facts: (FACTS,).
     """
     rules = Rules(
         whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8], whole[9], whole[10],
@@ -511,6 +602,7 @@ def refresh(
         np.zeros(rules.keys, np.uint32),
     )
     entry, found = np.empty(rules.history), np.empty(limit, np.int64)
+    ages, bits = np.empty(rules.history, np.int64), np.empty(rules.history, np.int64)
     rows, d, q, zero = (
         np.zeros((limit, k), np.float32),
         np.zeros(limit, np.float32),
@@ -518,7 +610,8 @@ def refresh(
         np.zeros(limit, np.float32),
     )
     y, r, p, z = np.zeros(k, np.float32), np.zeros(k, np.float32), np.zeros(k, np.float32), np.zeros(k, np.float32)
-    wide = np.zeros(k)
+    wide, exact, weighed, place = np.zeros(k), np.zeros(k), np.zeros(len(events)), np.zeros(lengths.size, np.int64)
+    _fill(facts, 0, 0.0)
     longest = rules.norm_cap * rules.norm_cap * _CLOSE
 
     # Events by user, each user's in log order.
@@ -545,6 +638,7 @@ def refresh(
             plain = plain and events[order[i], KIND] == 0
             outcome[order[i]] = OTHER
         if not plain:
+            facts[F_NOT_PLAIN] += 1
             continue
         newest = np.int64(-1)
         for i in range(low, high):
@@ -558,7 +652,7 @@ def refresh(
             continue
 
         # Gather what the space knows of the history.
-        entries, known = _confidences(row, entry, rules), 0
+        entries, known = _confidences(row, entry, ages, bits, rules), 0
         trace, peak = np.float32(0), np.float32(0)
         for i in range(entries):
             index = _find(hashes, values, row.item[i])
@@ -571,41 +665,43 @@ def refresh(
                 peak = max(peak, load)
                 known += 1
         if known == 0:
-            row.vector[:] = average
+            _copy(average, 0, row.vector, 0, k)
             square = 0.0
             for j in range(k):
                 square += np.float64(average[j]) * np.float64(average[j])
-            facts[1] += 1
+            facts[F_COLD] += 1
         else:
             steps, residual, square, solved = 0, np.float32(0), 0.0, False
             if trace <= _MAX_TRACE and peak <= _MAX_PEAK:
                 for i in range(known):
-                    rows[i, :] = whitened[found[i]]
+                    _copy(whitened[found[i]], 0, rows[i], 0, k)
                 count = known
                 while count % _UNROLL:
-                    rows[count, :] = 0
+                    _fill(rows[count], 0, 0)
                     d[count], q[count] = 0, 0
                     count += 1
                 if head[_GENERATION] == rules.generation:
                     _whiten(row.vector, lower, y)
                 else:
-                    y[:] = 0
+                    _fill(y, 0, 0)
                 steps, residual = _gradients(rows, count, d, q, zero, y, r, p, z, remainder, rules.tolerance)
                 if residual <= np.float32(rules.tolerance * rules.tolerance):
-                    square = _unwhiten(y, inverse, wide, row.vector)
+                    square = _unwhiten(y, inverse, wide, exact, row.vector)
                     solved = square <= longest
             if not solved:
                 for i in range(low, high):
                     outcome[order[i]] = OTHER
+                facts[F_NOT_PLAIN] += 1
                 continue
-            facts[2], facts[3] = max(facts[2], np.float64(steps)), max(facts[3], np.float64(residual))
-        facts[0] += known
+            facts[F_STEPS] = max(facts[F_STEPS], np.float64(steps))
+            facts[F_RESIDUAL] = max(facts[F_RESIDUAL], np.float64(residual))
+        facts[F_KNOWN] += known
 
         # Write what came of it.
         head[_GENERATION] = rules.generation
         head[_VERSION] += 1
         end = _store(row, epochs, out, end, classes, rules)
-        vectors[touched, :] = row.vector
+        _copy(row.vector, 0, vectors[touched], 0, k)
         norms[touched] = math.sqrt(square)
         same = 1
         for j in range(k):
@@ -620,16 +716,24 @@ def refresh(
         numbers[touched, N_SOURCE_NEXT] = head[_SOURCE_NEXT]
         numbers[touched, N_END] = end
         numbers[touched, N_AVERAGE] = same
+        place[user] = touched
         touched += 1
         state[user] = TOUCHED
         for i in range(low, high):
             e = order[i]
             if outcome[e] == APPLIED:
                 # An entry that the same batch evicted again has no slot left: its event weighs as a lone one.
-                confidence[e] = _confidence(weights[e], rules)
+                weighed[e] = _confidence(weights[e], rules)
                 item = np.uint64(events[e, ITEM])
                 for slot in range(entries):
                     if row.item[slot] == item:
-                        confidence[e] = entry[slot]
+                        weighed[e] = entry[slot]
                         break
+
+    count = 0
+    for e in range(total):
+        facts[F_APPLIED + outcome[e]] += 1
+        if outcome[e] == APPLIED:
+            applied[count], owner[count], confidence[count] = e, place[events[e, USER]], weighed[e]
+            count += 1
     return touched

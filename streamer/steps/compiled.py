@@ -9,7 +9,6 @@ import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, Refreshed
 
 _CONFIDENCES = ("log", "linear", "raw")
+_NOBODY: Index = np.zeros(0, np.intp)
 
 
 def available() -> bool:
@@ -63,111 +63,110 @@ class Compiled:
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys
         self._none = np.zeros((0, shape.dimension), np.float32)
-        # Fresh memory is faulted in page by page: the rows are written to the same place every time.
-        self._out = np.zeros(0, np.uint8)
-
-    def refresh(
-        self, columns: Columns, rows: Sequence[bytes | None], strangers: Sequence[int]
-    ) -> tuple[Refreshed, Index]:
-        """Refresh the plain users; also returns the users who are not plain, ascending."""
-        kernel, space, users, events = self._kernel, self._space, len(rows), len(columns)
-        lengths = np.array([kernel.NO_ROW if row is None else len(row) for row in rows], np.int64)
-        lengths[list(strangers)] = kernel.STRANGER
-        data = np.frombuffer(b"".join([row for row in rows if row is not None]) or b"\0", np.uint8)
-        if len(self._out) < users * self._largest:
-            self._out = np.zeros(users * self._largest, np.uint8)
-        vectors = np.empty((users, space.dimension), np.float32)
-        norms, numbers = np.empty(users), np.empty((users, kernel.NUMBERS), np.int64)
-        state, outcome = np.zeros(users, np.uint8), np.zeros(events, np.uint8)
-        confidence, facts = np.empty(events), np.zeros(4)
-        remainder = space.remainder()
-        touched = kernel.refresh(
-            self._whole,
-            self._real,
-            self._classes,
-            self._average,
-            np.ascontiguousarray(self._items.epochs, np.int64).view(np.uint8),
-            *space.tables(),
-            self._none if remainder is None else remainder,
-            data,
-            lengths,
-            columns.packed,
-            columns.weight,
-            self._out,
-            vectors,
-            norms,
-            numbers,
-            state,
-            outcome,
-            confidence,
-            facts,
-        )
-        return (
-            self._result(columns, vectors[:touched], norms[:touched], numbers[:touched], outcome, confidence, facts),
-            np.flatnonzero(state == kernel.NOT_PLAIN),
-        )
-
-    def _result(
-        self,
-        columns: Columns,
-        vectors: npt.NDArray[np.float32],
-        norms: npt.NDArray[np.float64],
-        numbers: npt.NDArray[np.int64],
-        outcome: npt.NDArray[np.uint8],
-        confidence: npt.NDArray[np.float64],
-        facts: npt.NDArray[np.float64],
-    ) -> Refreshed:
-        kernel = self._kernel
-        said = numbers.T.tolist()
-        ends = [0, *said[kernel.N_END]]
-        data = self._out[: ends[-1]].tobytes()
-        place = np.zeros(int(columns.user.max()) + 1, np.intp)
-        place[numbers[:, kernel.N_USER]] = np.arange(len(numbers))
-        applied = np.flatnonzero(outcome == kernel.APPLIED)
-        known, cold, steps, residual = facts.tolist()
-        counts, letters = self._outcomes(columns, outcome)
-        return Refreshed(
-            users=numbers[:, kernel.N_USER],
-            vectors=vectors,
-            norms=norms,
-            version=said[kernel.N_VERSION],
-            events=said[kernel.N_EVENTS],
-            event_time=said[kernel.N_EVENT_TIME],
-            source_next=said[kernel.N_SOURCE_NEXT],
-            newest=said[kernel.N_NEWEST],
-            average=said[kernel.N_AVERAGE],
-            row=[data[start:end] for start, end in pairwise(ends)],
-            applied=applied,
-            confidence=confidence[applied],
-            owner=place[columns.user[applied]],
-            outcomes=counts,
-            dead_letters=letters,
-            facts={
-                "nonfinite": 0.0,
-                "cold_start": cold,
-                "users": float(len(numbers)),
-                "matrix_entries": known,
-                "solve_residual": residual**0.5,
-                "solve_iterations": steps,
-                "solve_fallbacks": 0.0,
-            },
-        )
-
-    def _outcomes(
-        self, columns: Columns, outcome: npt.NDArray[np.uint8]
-    ) -> tuple[Counter[tuple[Outcome, Reason | None]], list[tuple[Reason | Outcome, int]]]:
-        """The count of each outcome, and the conflicts as dead letters."""
-        kernel = self._kernel
-        names: dict[int, tuple[Outcome, Reason | None]] = {
+        self._room = _Room(kernel, 0, 0, self._largest)
+        codes = {
             kernel.APPLIED: (Outcome.APPLIED, None),
             kernel.DUPLICATE: (Outcome.DUPLICATE, None),
             kernel.CONFLICT: (Outcome.CONFLICT, None),
             kernel.OUTSIDE_WINDOW: (Outcome.FILTERED, Reason.OUTSIDE_WINDOW),
             kernel.LATE: (Outcome.LATE, None),
         }
-        counts = np.bincount(outcome, minlength=kernel.OTHER + 1).tolist()
+        self._codes: list[tuple[int, tuple[Outcome, Reason | None]]] = list(codes.items())
+
+    def refresh(
+        self, columns: Columns, rows: Sequence[bytes | None], strangers: Sequence[int]
+    ) -> tuple[Refreshed, Index]:
+        """Refresh the plain users; also returns the users who are not plain, ascending."""
+        kernel, space, room = self._kernel, self._space, self._room
+        if len(rows) > len(room.state) or len(columns) > len(room.outcome):
+            self._room = room = _Room(kernel, 2 * len(rows), 2 * len(columns), self._largest)
+        lengths = [kernel.NO_ROW if row is None else len(row) for row in rows]
+        for user in strangers:
+            lengths[user] = kernel.STRANGER
+        data = b"".join([row for row in rows if row is not None] if None in rows else rows)  # type: ignore[arg-type]
+        vectors, norms = np.empty((len(rows), space.dimension), np.float32), np.empty(len(rows))
+        remainder = space.remainder()
+        touched = kernel.refresh(
+            self._whole,
+            self._real,
+            self._classes,
+            self._average,
+            np.frombuffer(self._items.epochs.tobytes(), np.uint8),
+            *space.tables(),
+            self._none if remainder is None else remainder,
+            np.frombuffer(data or b"\0", np.uint8),
+            np.array(lengths, np.int64),
+            columns.packed,
+            columns.weight,
+            room.out,
+            vectors,
+            norms,
+            room.numbers,
+            room.state,
+            room.outcome,
+            room.applied,
+            room.owner,
+            room.confidence,
+            room.facts,
+        )
+        facts = room.facts.tolist()
+        others = _NOBODY
+        if facts[kernel.F_NOT_PLAIN]:
+            others = np.flatnonzero(room.state[: len(rows)] == kernel.NOT_PLAIN)
+        return self._result(columns, vectors[:touched], norms[:touched], facts), others
+
+    def _result(
+        self,
+        columns: Columns,
+        vectors: npt.NDArray[np.float32],
+        norms: npt.NDArray[np.float64],
+        facts: list[float],
+    ) -> Refreshed:
+        kernel, room = self._kernel, self._room
+        numbers = room.numbers[: len(norms)]
+        _, newest, version, events, event_time, source_next, ends, average = numbers.T.tolist()
+        counts = facts[kernel.F_APPLIED :]
+        applied = int(counts[kernel.APPLIED])
+        # The room is the next batch's too: what leaves is copied.
+        rows = room.out[: ends[-1] if ends else 0].tobytes()
         letters: list[tuple[Reason | Outcome, int]] = []
         if counts[kernel.CONFLICT]:
-            positions = columns.position[outcome == kernel.CONFLICT].tolist()
-            letters = [(Outcome.CONFLICT, position) for position in positions]
-        return Counter({name: counts[code] for code, name in names.items() if counts[code]}), letters
+            conflicts = np.flatnonzero(room.outcome[: len(columns)] == kernel.CONFLICT)
+            letters = [(Outcome.CONFLICT, position) for position in columns.position[conflicts].tolist()]
+        return Refreshed(
+            users=numbers[:, kernel.N_USER].copy(),
+            vectors=vectors,
+            norms=norms,
+            version=version,
+            events=events,
+            event_time=event_time,
+            source_next=source_next,
+            newest=newest,
+            average=average,
+            row=[rows[start:end] for start, end in zip([0, *ends], ends, strict=False)],
+            applied=room.applied[:applied].copy(),
+            confidence=room.confidence[:applied].copy(),
+            owner=room.owner[:applied].copy(),
+            outcomes=Counter({name: int(counts[code]) for code, name in self._codes if counts[code]}),
+            dead_letters=letters,
+            facts={
+                "nonfinite": 0.0,
+                "cold_start": facts[kernel.F_COLD],
+                "users": float(len(norms)),
+                "matrix_entries": facts[kernel.F_KNOWN],
+                "solve_residual": facts[kernel.F_RESIDUAL] ** 0.5,
+                "solve_iterations": facts[kernel.F_STEPS],
+                "solve_fallbacks": 0.0,
+            },
+        )
+
+
+class _Room:
+    """Where the kernel writes; kept from batch to batch, since fresh memory is faulted in page by page."""
+
+    def __init__(self, kernel: Any, users: int, events: int, largest: int) -> None:
+        self.out = np.zeros(users * largest, np.uint8)
+        self.numbers = np.zeros((users, kernel.NUMBERS), np.int64)
+        self.state, self.outcome = np.zeros(users, np.uint8), np.zeros(events, np.uint8)
+        self.applied, self.owner = np.zeros(events, np.int64), np.zeros(events, np.int64)
+        self.confidence, self.facts = np.zeros(events), np.zeros(kernel.FACTS)

@@ -21,6 +21,7 @@ from streamer.steps.effects import Headers, Outgoing
 
 Kind = Literal["user", "item"]
 _EXPLAINED = 10
+_ROWS = 64  # vectors a call of the JSON encoder: what it writes stays in the first caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,46 +53,62 @@ class Publisher:
         offsets: ``topic/partition/offset`` of the newest event in it; trace: position -> traceparent.
         """
         raw = self.encoding == "f32le"
-        values = self._raw(vectors) if raw else self._texts(vectors)
-        content = b"application/octet-stream" if raw else b"application/json"
         fixed: Headers = [
             ("ce_specversion", b"1.0"),
             ("ce_type", b"factors.%b.refreshed.v1" % self.kind.encode()),
             ("ce_source", self.source.encode()),
-            ("content-type", content),
+            ("content-type", b"application/octet-stream" if raw else b"application/json"),
         ]
-        tail = b',"dimension":%d,"model_version":%b,"version":' % (
-            self.dimension,
-            orjson.dumps(self.model_version),
-        )
-        closing = b',"items_epoch":%b,"training_data_end":%d' % (
-            orjson.dumps(list(epochs)),
-            self.training_data_end,
-        )
-        kind = b',"kind":"%b","vector":' % self.kind.encode()
+        text = self._template(epochs, raw)
         out: list[Outgoing] = []
-        rows = zip(keys, values, versions, events, event_times, extras, offsets, strict=True)
-        for position, (key, vector, version, count, at, extra, offset) in enumerate(rows):
-            name = _json_text(key)
-            rest = b'%b%d,"events":%d,"event_time":%d%b%b}' % (tail, version, count, at, closing, extra)
+        rows = zip(
+            keys,
+            _json_texts(keys),
+            self._raw(vectors) if raw else self._texts(vectors),
+            versions,
+            events,
+            event_times,
+            extras,
+            offsets,
+            strict=True,
+        )
+        for key, name, vector, version, count, at, extra, offset in rows:
             headers = [*fixed, ("ce_id", b"%b/%d" % (key, version)), ("factors.source", offset)]
             if raw:
                 value = vector
-                headers.append(("factors.record", b'{"id":%b,"kind":"%b"%b' % (name, self.kind.encode(), rest)))
+                headers.append(("factors.record", text % (name, version, count, at, extra)))
             else:
-                value = b'{"id":%b%b%b%b' % (name, kind, vector, rest)
-            if position in trace:
-                headers.append(("traceparent", trace[position]))
+                value = text % (name, vector, version, count, at, extra)
             out.append((key, value, None, headers))
+        for position, parent in trace.items():
+            out[position][3].append(("traceparent", parent))
         return out
+
+    def _template(self, epochs: Sequence[int], raw: bool) -> bytes:
+        """A record's JSON with places for id, vector (its numbers; none if ``raw``), version, events, time, extras."""
+        vector = b"" if raw else b',"vector":[%b]'
+        model = orjson.dumps(self.model_version).replace(b"%", b"%%")
+        return (
+            b'{"id":%b,"kind":"'
+            + self.kind.encode()
+            + b'"'
+            + vector
+            + b',"dimension":%d,"model_version":' % self.dimension
+            + model
+            + b',"version":%d,"events":%d,"event_time":%d,"items_epoch":'
+            + orjson.dumps(list(epochs))
+            + b',"training_data_end":%d' % self.training_data_end
+            + b"%b}"
+        )
 
     @staticmethod
     def _texts(vectors: npt.NDArray[np.float32]) -> list[bytes]:
-        """Each row as a JSON array of the exact float32 values: one call for the whole matrix, cut at the seams."""
-        if not len(vectors):
-            return []
-        whole = orjson.dumps(np.ascontiguousarray(vectors), option=orjson.OPT_SERIALIZE_NUMPY)
-        return [b"[%b]" % row for row in whole[2:-2].split(b"],[")]
+        """Each row's exact float32 values as in a JSON array: many rows a call, cut at the seams."""
+        texts: list[bytes] = []
+        for start in range(0, len(vectors), _ROWS):
+            rows = np.ascontiguousarray(vectors[start : start + _ROWS])
+            texts += orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        return texts
 
     @staticmethod
     def _raw(vectors: npt.NDArray[np.float32]) -> list[bytes]:
@@ -119,5 +136,10 @@ def dead_letter(record: Any, topic: str, reason: Reason | str, errors: Sequence[
     return key, record.value, record.timestamp, headers
 
 
-def _json_text(key: bytes) -> bytes:
-    return orjson.dumps(key.decode())
+def _json_texts(keys: Sequence[bytes]) -> list[bytes]:
+    """Each key as a JSON string."""
+    whole = orjson.dumps([key.decode() for key in keys])
+    if b"\\" in whole:
+        return [orjson.dumps(key.decode()) for key in keys]
+    # Without a backslash no key holds a quote, so these three bytes are the seams.
+    return [b'"%b"' % key for key in whole[2:-2].split(b'","')] if keys else []

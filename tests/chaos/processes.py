@@ -20,14 +20,14 @@ class WorkerProcess:
     """One worker; ``log`` holds what it wrote, ``landed`` which patches struck."""
 
     def __init__(
-        self, name: str, folder: Path, environment: Mapping[str, str], patches: Sequence[str], port: int
+        self, name: str, folder: Path, environment: Mapping[str, str], patches: Sequence[str], role: str, port: int
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name, self.port = name, port
         self.log = folder / f"{name}.log"
         self._landed = folder / f"{name}.landed"
         self._landed.unlink(missing_ok=True)
-        arguments = [str(os.getpid()), ",".join(patches), "run", "--role", "users"]
+        arguments = [str(os.getpid()), ",".join(patches), "run", "--role", role]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.worker", *arguments],

@@ -53,12 +53,13 @@ class World:
         users: int = 40,
         seed: int = 1,
         solver: str = "cholesky",
+        role: str = "users",
         batch_events: int = 40,
     ) -> None:
         self.servers, self.prefix, self.folder = bootstrap_servers, prefix, folder
-        self.partitions, self.solver = partitions, solver
+        self.partitions, self.solver, self.role = partitions, solver, role
         self.app_id = f"{prefix.rstrip('.')}-app"
-        self.group = f"{self.app_id}-users"
+        self.group, self.items_group = f"{self.app_id}-users", f"{self.app_id}-items"
         self.acked: set[tuple[int, int]] = set()
         self.workers: list[WorkerProcess] = []
         self.items = [f"item-{number}" for number in range(60)]
@@ -80,7 +81,15 @@ class World:
         # Java's partitioner: any other would split a user in two.
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-        self._probe = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": f"{prefix}probe"})
+        self._probe = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": f"{prefix}probe",
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 10,
+            }
+        )
 
     def __enter__(self) -> Self:
         self._create_topics()
@@ -195,7 +204,7 @@ class World:
         environment = {**self._environment, "FACTORS_STATE__DIR": str(self.folder / name / "state")}
         if static:
             environment["FACTORS_ENGINE__INSTANCE_ID"] = name
-        worker = WorkerProcess(name, self.folder / name, environment, list(patches), free_ports(1)[0])
+        worker = WorkerProcess(name, self.folder / name, environment, list(patches), self.role, free_ports(1)[0])
         self.workers.append(worker)
         return worker
 
@@ -205,13 +214,44 @@ class World:
 
     # --- looking ------------------------------------------------------------------------------------------------
 
-    def committed(self) -> dict[int, int]:
-        """The group's committed offsets, whatever transaction is open: a dead worker's would hold back the answer."""
-        topic = f"{self.prefix}interactions"
-        asked = [TopicPartition(topic, number) for number in range(self.partitions)]
+    def lag(self) -> int:
+        """Events, and signals where an item worker runs, that no transaction has accounted for yet."""
+        waiting = self._unread("interactions", self.group)
+        return waiting + (self._unread("item-signals", self.items_group) if self.role == "all" else 0)
+
+    def _unread(self, name: str, group: str) -> int:
+        """Records of a topic that a group has not committed; transaction markers at its end are no records."""
+        topic, committed = f"{self.prefix}{name}", self._committed(name, group)
+        unread = []
+        for number in range(self.partitions):
+            low, high = self._probe.get_watermark_offsets(TopicPartition(topic, number), timeout=20)
+            first = max(committed.get(number, 0), low)
+            if first < high:
+                unread.append(TopicPartition(topic, number, first))
+        if not unread:
+            return 0
+        self._probe.assign(unread)
+        left, count, deadline = len(unread), 0, time.monotonic() + 20
+        while left and time.monotonic() < deadline:
+            message = self._probe.poll(1.0)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                count += 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left -= 1
+            else:
+                raise KafkaException(error)
+        self._probe.unassign()
+        return count + left
+
+    def _committed(self, name: str, group: str) -> dict[int, int]:
+        """A group's committed offsets, whatever transaction is open: a dead worker's would hold back the answer."""
+        asked = [TopicPartition(f"{self.prefix}{name}", number) for number in range(self.partitions)]
         deadline = time.monotonic() + 20
         while True:
-            futures = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self.group, asked)])
+            futures = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])
             try:
                 found = next(iter(futures.values())).result(20).topic_partitions
             except KafkaException:  # a young broker's coordinator is still loading, or has just moved
@@ -220,16 +260,6 @@ class World:
                 time.sleep(0.1)
             else:
                 return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
-
-    def lag(self) -> int:
-        """Events that no transaction has accounted for yet."""
-        committed = self.committed()
-        topic = f"{self.prefix}interactions"
-        ends = {
-            number: self._probe.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1]
-            for number in range(self.partitions)
-        }
-        return sum(end - committed.get(number, 0) for number, end in ends.items())
 
     def owners(self) -> dict[str, list[int]]:
         """The partitions of each worker by its instance id, as the group's coordinator sees it."""
@@ -268,6 +298,7 @@ class World:
             self.servers,
             self.prefix,
             self.group,
+            items_group=self.items_group if self.role == "all" else None,
             stores=stores,
             solver=self.solver,
             counters=counters,

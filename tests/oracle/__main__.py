@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--bootstrap-servers", required=True)
     parser.add_argument("--prefix", default="factors.")
     parser.add_argument("--group", required=True, help="the user worker's consumer group")
+    parser.add_argument("--items-group", help="the item worker's consumer group, where one ran")
     parser.add_argument(
         "--store", type=Path, nargs="*", default=[], help="each worker's folder with one store a partition"
     )
@@ -33,6 +34,7 @@ def main() -> int:
         given.bootstrap_servers,
         given.prefix,
         given.group,
+        items_group=given.items_group,
         stores=given.store,
         solver=given.solver,
         model_version=given.model_version,

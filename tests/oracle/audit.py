@@ -18,6 +18,7 @@ def audit(
     prefix: str,
     group: str,
     *,
+    items_group: str | None = None,
     stores: Sequence[Path] = (),
     solver: str = "cg",
     model_version: str | None = None,
@@ -27,7 +28,9 @@ def audit(
     acked: set[tuple[int, int]] | None = None,
 ) -> Report:
     """The report on a system at rest. See `tests.oracle.logs.Logs` for ``counters`` and ``acked``."""
-    logs = read_logs(bootstrap_servers, prefix, group, model_version=model_version, stores=stores)
+    logs = read_logs(
+        bootstrap_servers, prefix, group, items_group=items_group, model_version=model_version, stores=stores
+    )
     logs.counters, logs.acked = counters, acked
     rules = Rules.of_manifest(
         logs.manifest,

@@ -10,6 +10,7 @@ The checks, in the letters of their violations' first word:
     store      every local store is the changelog up to the offset that it notes, and one is complete
     letters    the dead letters are the expected ones, each once, with the original bytes
     signals    the item side was told of each applied event once, where the item's owner reads
+    items      each item row is the fold of its signals, and item-factors says the same
     offsets    committed offset and the changelog's last marker agree; no acknowledged event is missing
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tests.oracle.factors import check_factors
+from tests.oracle.items import check_items
 from tests.oracle.letters import check_letters
 from tests.oracle.logs import LogRecord, Logs, StoreRows
 from tests.oracle.replay import Replay, replay
@@ -30,7 +32,7 @@ from tests.oracle.revisions import Changelog, Revision, read_changelog
 from tests.oracle.rowbytes import UserRow, encode
 from tests.oracle.rules import Rules
 from tests.oracle.signals import check_signals
-from tests.oracle.solve import ItemMatrix, item_matrix, solve
+from tests.oracle.solve import ItemViews, solve
 
 CG_TOLERANCE = 1e-5
 
@@ -43,7 +45,7 @@ def check(logs: Logs, rules: Rules, *, bitwise: bool) -> Report:
 
 def _check(logs: Logs, rules: Rules, bitwise: bool) -> Report:
     report = Report()
-    items = item_matrix(logs.items, rules)
+    items = ItemViews(logs.items, rules)
     letters: dict[tuple[int, int], str] = {}
     signals: Counter[tuple[str, int]] = Counter()
     for number in sorted({*logs.interactions, *logs.committed, *logs.user_state}):
@@ -61,6 +63,7 @@ def _check(logs: Logs, rules: Rules, bitwise: bool) -> Report:
         _check_store(number, changelog, logs, report)
     check_letters(letters, logs, report)
     check_signals(signals, logs, rules, report)
+    check_items(logs, rules, report)
     _check_counters(logs, report)
     _check_acked(logs, report)
     if not report.records or not report.users or not report.published:
@@ -134,12 +137,12 @@ _COMPARED = (
 
 
 def _check_vectors(
-    number: int, changelog: Changelog, items: ItemMatrix, rules: Rules, report: Report, bitwise: bool
+    number: int, changelog: Changelog, items: ItemViews, rules: Rules, report: Report, bitwise: bool
 ) -> None:
     for key, revisions in changelog.revisions.items():
         for revision in revisions:
             report.vectors += 1
-            got, want = revision.row.vector, solve(revision.row, items, rules)
+            got, want = revision.row.vector, solve(revision.row, items.at(revision.row.epochs), rules)
             if got.tobytes() == want.tobytes():
                 report.bitwise += 1
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,12 @@ import numpy as np
 from tests.chaos.events import Events
 from tests.oracle.fold import apply_event
 from tests.oracle.hashes import generation_id, partition_of
+from tests.oracle.items import Item
 from tests.oracle.judge import judge
 from tests.oracle.logs import Log, LogRecord, Logs, StoreRows
 from tests.oracle.rowbytes import UserRow, encode
 from tests.oracle.rules import Rules
-from tests.oracle.solve import ItemMatrix, item_matrix, solve
+from tests.oracle.solve import ItemViews, solve
 
 NOW = 1_700_000_000_000
 PARTITIONS = 2
@@ -50,7 +52,7 @@ def item_log(seed: int = 0) -> Log:
     vectors = draw.normal(size=(len(ITEMS), _DIMENSION)).astype(np.float32)
     return {
         0: [
-            LogRecord(0, offset, item_id.encode(), json.dumps({"vector": vector.tolist()}).encode())
+            LogRecord(0, offset, item_id.encode(), json.dumps({"vector": vector.tolist(), "version": 1}).encode())
             for offset, (item_id, vector) in enumerate(zip(ITEMS, vectors, strict=True))
         ]
     }
@@ -75,7 +77,7 @@ class HandMade:
 
     def __init__(self, log: Log, items: Log | None = None, solved_with: Log | None = None) -> None:
         self.items = item_log() if items is None else items
-        self._matrix: ItemMatrix = item_matrix(self.items if solved_with is None else solved_with, RULES)
+        self._views = ItemViews(self.items if solved_with is None else solved_with, RULES)
         self._rows: dict[tuple[int, bytes], UserRow] = {}
         self.counters: Counter[tuple[str, str]] = Counter()
         self.log = log
@@ -83,6 +85,8 @@ class HandMade:
         self.factors: Log = {number: [] for number in log}
         self.letters: Log = {number: [] for number in log}
         self.signals: Log = {0: []}
+        self.item_state: Log = {0: []}
+        self.items_committed: dict[int, int] = {}
         self.committed: dict[int, int] = {}
 
     def process(self, seed: int = 0, tamper: Tamper = lambda records: records) -> HandMade:
@@ -104,7 +108,7 @@ class HandMade:
         for key, row in touched.items():
             row.version += 1
             row.epochs = [len(ITEMS)]
-            row.vector = solve(row, self._matrix, RULES)
+            row.vector = solve(row, self._views.at(row.epochs), RULES)
             self._append(self.state, number, key, encode(row, RULES.history_capacity, RULES.keys_capacity))
             self._append(self.factors, number, key, json.dumps(_body(key, row)).encode())
         self._append(self.state, number, b"", end.to_bytes(8, "little"))
@@ -134,8 +138,10 @@ class HandMade:
             self._append(self.letters, number, record.key, record.value, headers)
 
     def _signal(self, event: dict[str, Any]) -> None:
-        head = struct.pack("<BBHfqQQ", 1, 3, _DIMENSION, 1.0, event["timestamp"], 0, 0)
-        self._append(self.signals, 0, event["item_id"].encode(), head + bytes(4 * _DIMENSION))
+        user = zlib.crc32(event["user_id"].encode())
+        head = struct.pack("<BBHfqQQ", 1, 3, _DIMENSION, 1.5, event["timestamp"], user % 3, 0)
+        vector = np.full(_DIMENSION, 0.1 * (user % 7), np.float32)
+        self._append(self.signals, 0, event["item_id"].encode(), head + vector.tobytes())
 
     @staticmethod
     def _append(
@@ -147,6 +153,32 @@ class HandMade:
     ) -> None:
         offset = log[number][-1].offset + 1 if log[number] else 0
         log[number].append(LogRecord(number, offset, key, value, NOW, headers))
+
+    def move_items(self) -> HandMade:
+        """The item worker: every signal moves its item, in batches of five."""
+        items: dict[bytes, Item] = {}
+        for record in self.items[0]:
+            vector = np.array(json.loads(record.value or b"")["vector"], np.float32)
+            items[record.key or b""] = Item(vector, 1, known=True)
+        self.items = {0: list(self.items[0])}
+        signals = self.signals[0]
+        for start in range(0, len(signals), 5):
+            touched: dict[bytes, Item] = {}
+            for record in signals[start : start + 5]:
+                key = record.key or b""
+                item = items.setdefault(key, Item(np.zeros(_DIMENSION, np.float32)))
+                item.take(record, RULES)
+                touched[key] = item
+            for key, item in touched.items():
+                item.version += item.known
+                self._append(self.item_state, 0, key, item.encoded(RULES))
+                if item.known:
+                    source = (("factors.source", b"item-signals/0/1"),)
+                    self._append(self.items, 0, key, json.dumps(_item_body(item)).encode(), source)
+            end = min(start + 5, len(signals))
+            self._append(self.item_state, 0, b"", end.to_bytes(8, "little"))
+            self.items_committed[0] = end
+        return self
 
     @property
     def logs(self) -> Logs:
@@ -160,6 +192,8 @@ class HandMade:
             dead_letters=self.letters,
             items=self.items,
             signals=self.signals,
+            item_state=self.item_state,
+            items_committed=dict(self.items_committed),
             ends={"interactions": {number: records[-1].offset + 1 for number, records in self.log.items()}},
             stores={
                 number: [
@@ -188,6 +222,15 @@ def _body(key: bytes, row: UserRow) -> dict[str, Any]:
         "event_time": row.event_time,
         "items_epoch": row.epochs,
         "suppressed": [one.item_id for one in row.suppressed or [] if one.until >= one.positive],
+    }
+
+
+def _item_body(item: Item) -> dict[str, Any]:
+    return {
+        "vector": item.vector.tolist(),
+        "version": item.version,
+        "events": item.events,
+        "event_time": item.event_time,
     }
 
 

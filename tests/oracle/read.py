@@ -19,6 +19,7 @@ def read_logs(
     prefix: str,
     group: str,
     *,
+    items_group: str | None = None,
     model_version: str | None = None,
     stores: Sequence[Path] = (),
 ) -> Logs:
@@ -28,20 +29,11 @@ def read_logs(
         bootstrap_servers: where the broker is.
         prefix: the topic prefix.
         group: the user worker's consumer group.
+        items_group: the item worker's consumer group, where one ran.
         model_version: the generation; None takes the last manifest.
         stores: folders that hold one store a partition, one a worker; none are compared if empty.
     """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": group,
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 10,
-        }
-    )
+    consumer = _consumer(bootstrap_servers, group)
     try:
         topics = (
             "interactions",
@@ -50,6 +42,7 @@ def read_logs(
             "dead-letters",
             "item-factors",
             "item-signals",
+            "item-state",
             "items",
             "models",
         )
@@ -58,6 +51,13 @@ def read_logs(
         ends = {"interactions": _ends(consumer, f"{prefix}interactions", list(logs["interactions"]))}
     finally:
         consumer.close()
+    items_committed = {}
+    if items_group is not None:
+        consumer = _consumer(bootstrap_servers, items_group)
+        try:
+            items_committed = _committed(consumer, f"{prefix}item-signals", list(logs["item-signals"]))
+        finally:
+            consumer.close()
     return Logs(
         manifest=_manifest(logs["models"], model_version),
         interactions=logs["interactions"],
@@ -67,9 +67,25 @@ def read_logs(
         dead_letters=logs["dead-letters"],
         items=logs["item-factors"],
         signals=logs["item-signals"],
+        item_state=logs["item-state"],
+        items_committed=items_committed,
         catalogue=logs["items"],
         ends=ends,
         stores=None if not stores else _stores(stores, f"{prefix}interactions", list(logs["interactions"])),
+    )
+
+
+def _consumer(bootstrap_servers: str, group: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
+        }
     )
 
 

@@ -20,6 +20,7 @@ class Report:
     bitwise: int = 0
     worst_error: float = 0.0
     published: int = 0
+    item_revisions: int = 0
     dead_letters: int = 0
     store_rows: int = 0
     violations: list[str] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Report:
         lines = [
             f"{self.records} records: {outcomes or 'none'}",
             f"{self.users} users, {self.revisions} revisions, {self.published} published vectors compared",
+            f"{self.item_revisions} item revisions compared",
             f"{self.dead_letters} dead letters, {self.store_rows} store rows compared",
             f"{self.vectors} solves: {self.bitwise} bitwise, worst relative error {self.worst_error:.1e}",
             *(f"VIOLATION {line}" for line in self.violations[:_SHOWN]),

@@ -39,6 +39,9 @@ class Rules:
     cap_user_events_per_day: int = 0
     norm_cap: float = 1000.0
     suppress_capacity: int = 64
+    sgd_rate: float = 0.01
+    sgd_reg: float = 0.01
+    sgd_clip: float = 1.0
     # Not in the manifest: the worker's own settings and the catalogue.
     tenant: str | None = None
     max_bytes: int = 65536

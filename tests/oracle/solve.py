@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,17 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from tests.oracle.hashes import item_hash
-from tests.oracle.logs import Log
+from tests.oracle.logs import Log, LogRecord
 from tests.oracle.numbers import confidences, decay
 from tests.oracle.rowbytes import UserRow
 from tests.oracle.rules import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    offset: int
+    item_id: str
+    vector: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +33,54 @@ class ItemMatrix:
     gramian: npt.NDArray[np.float64]
 
 
-def item_matrix(items: Log, rules: Rules) -> ItemMatrix:
-    """The newest vector of each item, and the Gramian as one product of the rows in the order of the ids.
+class ItemViews:
+    """The item vectors as a worker that had read item-factors up to given offsets saw them.
 
-    Float64 sums depend on their order in the last bit: this order is the one that everybody can repeat.
+    A row notes these offsets (``items_epoch``), so a solve can be repeated although the items have moved since.
     """
-    newest: dict[str, list[float]] = {}
-    for records in items.values():
+
+    def __init__(self, items: Log, rules: Rules) -> None:
+        self._rules = rules
+        self._partitions = [self._versions(items.get(number, [])) for number in range(max(items, default=-1) + 1)]
+        self._matrices: dict[tuple[int, ...], ItemMatrix] = {}
+
+    def at(self, epochs: list[int]) -> ItemMatrix:
+        """The view at one offset a partition."""
+        counts = tuple(
+            bisect_left(versions, offset, key=lambda version: version.offset)
+            for versions, offset in zip(self._partitions, epochs, strict=True)
+        )
+        if counts not in self._matrices:
+            newest: dict[str, _Version] = {}
+            for versions, count in zip(self._partitions, counts, strict=True):
+                newest |= {version.item_id: version for version in versions[:count]}
+            self._matrices[counts] = self._matrix(newest)
+        return self._matrices[counts]
+
+    def _matrix(self, newest: dict[str, _Version]) -> ItemMatrix:
+        """The Gramian is one product of the rows in the order of the ids.
+
+        Float64 sums depend on their order in the last bit: this order is the one that everybody can repeat.
+        """
+        ids, k = sorted(newest), self._rules.dimension
+        vectors = np.array([newest[item_id].vector for item_id in ids], np.float32).reshape(len(ids), k)
+        exact = vectors.astype(np.float64)
+        rows = {item_hash(item_id, self._rules.item_key): row for row, item_id in enumerate(ids)}
+        return ItemMatrix(vectors, rows, exact.T @ exact)
+
+    @staticmethod
+    def _versions(records: list[LogRecord]) -> list[_Version]:
+        """What counts of one partition: records whose version is newer than the item's last."""
+        found: list[_Version] = []
+        last: dict[str, int] = {}
         for record in records:
-            if record.key is not None and record.value is not None:
-                newest[record.key.decode()] = json.loads(record.value)["vector"]
-    ids = sorted(newest)
-    vectors = np.array([newest[item_id] for item_id in ids], np.float32).reshape(len(ids), rules.dimension)
-    exact = vectors.astype(np.float64)
-    gramian = exact.T @ exact
-    return ItemMatrix(vectors, {item_hash(item_id, rules.item_key): row for row, item_id in enumerate(ids)}, gramian)
+            if record.key is None or record.value is None:
+                continue
+            body, item_id = json.loads(record.value), record.key.decode()
+            if body["version"] > last.get(item_id, 0):
+                last[item_id] = body["version"]
+                found.append(_Version(record.offset, item_id, np.array(body["vector"], np.float32)))
+        return found
 
 
 def solve(row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float32]:

@@ -11,18 +11,19 @@ from functools import cache
 import pytest
 
 from tests.oracle.check import check
-from tests.oracle.hand_made import RULES, HandMade, Tamper, interactions, item_log
+from tests.oracle.hand_made import ITEMS, RULES, HandMade, Tamper, interactions, item_log
 from tests.oracle.judge import judge
 from tests.oracle.logs import LogRecord, Logs, StoreRows
 from tests.oracle.report import Report
 from tests.oracle.rowbytes import UserRow, encode, parse
 
 _SEED, _COUNT = 11, 600
+_KNOWN = {item_id.encode() for item_id in ITEMS}
 
 
 @cache
 def _made() -> HandMade:
-    return HandMade(interactions(_SEED, _COUNT)).process()
+    return HandMade(interactions(_SEED, _COUNT)).process().move_items()
 
 
 def _right() -> Logs:
@@ -323,6 +324,37 @@ def _signal_damaged(logs: Logs) -> None:
     logs.signals[0][7] = replace(logs.signals[0][7], value=b"\x01\x03")
 
 
+def _lost_item_signal(logs: Logs) -> None:
+    """Two owners of a lost signal: both its row and the log would be right, and the item side is not."""
+    key = logs.item_state[0][0].key
+    at = next(n for n, record in enumerate(logs.signals[0]) if record.key == key)
+    logs.signals[0].insert(at, logs.signals[0][at])
+
+
+def _item_row_lost(logs: Logs) -> None:
+    del logs.item_state[0][next(n for n, record in enumerate(logs.item_state[0]) if record.key)]
+
+
+def _item_row_twice(logs: Logs) -> None:
+    logs.item_state[0].insert(0, logs.item_state[0][0])
+
+
+def _item_moved_otherwise(logs: Logs) -> None:
+    at = max(n for n, record in enumerate(logs.item_state[0]) if record.key in _KNOWN)
+    record = logs.item_state[0][at]
+    data = bytearray(record.value or b"")
+    data[64 + 2] ^= 0x40
+    logs.item_state[0][at] = replace(record, value=bytes(data))
+
+
+def _item_published_twice(logs: Logs) -> None:
+    logs.items[0].append(logs.items[0][-1])
+
+
+def _item_offset_behind(logs: Logs) -> None:
+    logs.items_committed[0] -= 1
+
+
 def _offset_ahead(logs: Logs) -> None:
     logs.committed[0] -= 1
 
@@ -371,6 +403,12 @@ def _counters_off(logs: Logs) -> None:
         (_signal_twice, "signals"),
         (_signal_astray, "signals"),
         (_signal_damaged, "signals"),
+        (_lost_item_signal, "items"),
+        (_item_row_lost, "items"),
+        (_item_row_twice, "items"),
+        (_item_moved_otherwise, "items"),
+        (_item_published_twice, "items"),
+        (_item_offset_behind, "items"),
         (_offset_ahead, "offsets"),
         (_offset_lost, "offsets"),
         (_event_vanished, "offsets"),

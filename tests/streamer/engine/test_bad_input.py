@@ -173,7 +173,7 @@ def test_every_reason_is_met_and_the_partition_goes_on(world: World) -> None:
         world.servers,
         world.prefix,
         world.group,
-        stores=world.store(),
+        stores=[world.store()],
         solver=world.solver,
         tenant="ours",
         counters=counted,

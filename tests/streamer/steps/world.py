@@ -48,10 +48,10 @@ def record(offset: int, body: dict[str, Any], **changes: Any) -> FakeRecord:
     )
 
 
-def manifest(policy: Policy, dimension: int = 8) -> Manifest:
+def manifest(policy: Policy, dimension: int = 8, model_version: str = "m1") -> Manifest:
     """A manifest with an average user that no solve gives."""
     return Manifest(
-        model_version="m1",
+        model_version=model_version,
         dimension=dimension,
         created_at=0,
         policy=policy,
@@ -81,12 +81,18 @@ def items(policy: Policy, count: int = 20, dimension: int = 8, seed: int = 0) ->
 
 
 def user_step(
-    policy: Policy, solver: Literal["cg", "cholesky"] = "cholesky", view: Items | None = None, **reader: Any
+    policy: Policy,
+    solver: Literal["cg", "cholesky"] = "cholesky",
+    view: Items | None = None,
+    *,
+    fast: bool = True,
+    model_version: str = "m1",
+    **reader: Any,
 ) -> UserStep:
-    """A user step over `items`."""
+    """A user step over `items`; without ``fast`` the numpy path does it all."""
     view = items(policy) if view is None else view
-    return UserStep(
-        manifest(policy),
+    step = UserStep(
+        manifest(policy, view.space.dimension, model_version),
         view,
         TOPICS,
         Reader(policy, **({"tenant": None, "max_bytes": 65_536, "invalid_items": view.invalid} | reader)),
@@ -95,6 +101,9 @@ def user_step(
         encoding="json",
         source="test",
     )
+    if not fast:
+        step._compiled = None
+    return step
 
 
 def run(step: UserStep, records: list[FakeRecord], cuts: list[int], rows: dict[bytes, bytes]) -> list[Any]:
