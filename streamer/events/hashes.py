@@ -35,11 +35,17 @@ def fingerprint(event: Interaction) -> int:
     these is still a duplicate, not a conflict.
     """
     item_id, value = event.item_id, event.value
-    # Nearly every event has the value 1.0, and repr of a float costs as much as the hash itself.
-    canonical = (
-        f"{len(item_id)}:{item_id}|{event.event_type}|{event.timestamp}"
-        f"|{'1.0' if value == 1.0 else repr(value)}{_optional(event)}"
-    )
+    # Nearly every event has the value 1.0 and no optional field; this is the hot path.
+    if (
+        value == 1.0
+        and event.tenant is None
+        and event.consent is None
+        and event.traffic is None
+        and event.context is None
+    ):
+        canonical = f"{len(item_id)}:{item_id}|{event.event_type}|{event.timestamp}|1.0||None||"
+    else:
+        canonical = f"{len(item_id)}:{item_id}|{event.event_type}|{event.timestamp}|{value!r}{_optional(event)}"
     return xxh3_64_intdigest(canonical.encode()) & _MASK32
 
 
@@ -70,11 +76,8 @@ def murmur2(data: bytes) -> int:
 
 def _optional(event: Interaction) -> str:
     """The canonical form of the optional fields."""
-    tenant, consent, traffic, context = event.tenant, event.consent, event.traffic, event.context
-    if tenant is None and consent is None and traffic is None and context is None:
-        return "||None||"
-    spelled = "" if context is None else _spell(context)
-    return f"|{tenant or ''}|{consent}|{traffic or ''}|{spelled}"
+    spelled = "" if event.context is None else _spell(event.context)
+    return f"|{event.tenant or ''}|{event.consent}|{event.traffic or ''}|{spelled}"
 
 
 def _spell(context: dict[str, Scalar]) -> str:

@@ -6,6 +6,9 @@ numpy path (`steps.refresh`) takes them, and is what this module is tested again
 
     history, keys, counts, outcomes   the same bytes: no fast maths, no fused multiply-add
     vector                            both within the promised error of the exact one
+
+The machine code is cached by the time of this file alone: numbers from other modules that may be tuned come as
+arguments (`Rules`), those of the contract are compiled in.
 """
 
 from __future__ import annotations
@@ -28,7 +31,6 @@ from streamer.factors.packed import (
     TIMESTAMP,
     USER,
 )
-from streamer.factors.solve import MAX_PEAK, MAX_STEPS, MAX_TRACE
 from streamer.factors.weigh import EXP2, MAX_CONFIDENCE, MAX_STRENGTH
 
 APPLIED, DUPLICATE, CONFLICT, OUTSIDE_WINDOW, LATE, OTHER = range(6)
@@ -74,7 +76,6 @@ _POWERS = np.ldexp(1.0, -np.arange(1001))
 _LN2 = math.log(2.0)
 # Added to the bits of a number, it carries into the exponent from the root of two on; minus the exponent of 1.
 _HALF_ROOT = (1 << 52) - (int(np.float64(math.sqrt(2.0)).view(np.int64)) & ((1 << 52) - 1)) - (1023 << 52)
-_MAX_PEAK, _MAX_TRACE = np.float32(MAX_PEAK), np.float32(MAX_TRACE)
 _UNROLL = 4
 
 # Everything but "no NaN, no infinity": bad numbers must show.
@@ -82,7 +83,7 @@ _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 def _jit(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile, with the machine code kept beside this file or in the user's cache; without where neither is writable."""
+    """Compile; the machine code is kept beside this file or in the user's cache, if one of them is writable."""
 
     def compiled(function: Callable[..., Any]) -> Any:
         options.update(nogil=True, error_model="numpy")
@@ -108,9 +109,12 @@ class Rules(NamedTuple):
     confidence: int
     right: int
     generation: int
+    max_steps: int
     alpha: float
     norm_cap: float
     tolerance: float
+    max_peak: float
+    max_trace: float
 
 
 class _Row(NamedTuple):
@@ -230,7 +234,7 @@ def _store(row: _Row, epochs: Any, out: Any, at: int, classes: Any, rules: Rules
 
 
 @_jit()
-def _decay(age_ms: int, half_life_ms: int) -> float:
+def _decay(age_ms: Any, half_life_ms: int) -> Any:
     """The twin of `weigh.decay`."""
     if half_life_ms == 0:
         return 1.0
@@ -261,7 +265,7 @@ def _judge(row: _Row, event: Any, rules: Rules) -> int:
 
 
 @_jit()
-def _victim(row: _Row, entries: int, item: Any, at: int) -> int:
+def _victim(row: _Row, entries: int, item: Any, at: Any) -> int:
     """The slot of the smallest (time, hash), or -1 where the newcomer is smaller."""
     oldest, lowest, slot = at, item, -1
     for i in range(entries):
@@ -358,11 +362,13 @@ def _log1ps(values: Any, count: int, bits: Any) -> None:
         t = (number[i] - 1.0) / (number[i] + 1.0)
         s = t * t
         high = (((s / 19 + 1.0 / 17) * s + 1.0 / 15) * s + 1.0 / 13) * s + 1.0 / 11
-        values[i] = values[i] * _LN2 + 2.0 * t * (((((high * s + 1.0 / 9) * s + 1.0 / 7) * s + 0.2) * s + 1.0 / 3) * s + 1.0)
+        values[i] = values[i] * _LN2 + 2.0 * t * (
+            ((((high * s + 1.0 / 9) * s + 1.0 / 7) * s + 0.2) * s + 1.0 / 3) * s + 1.0
+        )
 
 
 @_jit()
-def _confidences(row: _Row, out: Any, ages: Any, bits: Any, rules: Rules) -> int:
+def _confidences(row: _Row, out: Any, ages: Any, bits: Any, rules: Rules) -> Any:
     """The confidence of each entry as of the newest one; returns how many there are."""
     entries = np.int64(row.head2[_ENTRIES])
     now = 0
@@ -388,7 +394,7 @@ def _confidences(row: _Row, out: Any, ages: Any, bits: Any, rules: Rules) -> int
 
 
 @_jit()
-def _find(hashes: Any, values: Any, item: Any) -> int:
+def _find(hashes: Any, values: Any, item: Any) -> Any:
     """The item's index in the space, -1 where it is unknown."""
     mask = np.uint64(hashes.size - 1)
     slot = item & mask
@@ -434,21 +440,51 @@ def _subtract_product(matrix: Any, x: Any, out: Any) -> None:
             out[j] -= x[i] * row[j]
 
 
+class _Space(NamedTuple):
+    """What the solve reads of the space (`ItemSpace.tables`), and the remainder, (0, k) for none."""
+
+    hashes: Any
+    values: Any
+    whitened: Any
+    leverage: Any
+    lower: Any
+    inverse: Any
+    remainder: Any
+
+
+class _Work(NamedTuple):
+    """Scratch of one solve, reused for every user: by history entry, by gathered row, by dimension."""
+
+    ages: Any
+    bits: Any
+    confidence: Any
+    found: Any
+    rows: Any
+    d: Any
+    q: Any
+    zero: Any
+    y: Any
+    r: Any
+    p: Any
+    z: Any
+    wide: Any
+    exact: Any
+
+
 @_jit(fastmath=_FAST)
-def _gradients(
-    rows: Any, count: int, d: Any, q: Any, zero: Any, y: Any, r: Any, p: Any, z: Any, remainder: Any, tolerance: float
-) -> tuple[int, Any]:
-    """Solve in place in `y`; returns the steps taken and the relative residual."""
-    _normal(rows, count, d, q, y, r)
+def _gradients(work: _Work, count: int, remainder: Any, rules: Rules) -> Any:
+    """Solve in place in `work.y`; returns the steps taken and the relative residual, squared."""
+    rows, d, y, r, p, z = work.rows, work.d, work.y, work.r, work.p, work.z
+    _normal(rows, count, d, work.q, y, r)
     for j in range(y.size):
         r[j] -= y[j]
     _subtract_product(remainder, y, r)
     _copy(r, 0, p, 0, r.size)
-    rho, size, bound = _dot(r, r), _dot(y, y), np.float32(tolerance * tolerance)
+    rho, size, bound = _dot(r, r), _dot(y, y), np.float32(rules.tolerance * rules.tolerance)
     step = 0
-    while step < MAX_STEPS and not rho <= bound * size:
+    while step < rules.max_steps and not rho <= bound * size:
         step += 1
-        _normal(rows, count, d, zero, p, z)
+        _normal(rows, count, d, work.zero, p, z)
         _subtract_product(remainder, p, z)
         for j in range(y.size):
             z[j] = p[j] - z[j]
@@ -466,7 +502,7 @@ def _gradients(
 
 @_jit(fastmath=_FAST)
 def _triangle(lower: Any, x: Any, out: Any) -> None:
-    """out = lower' x, with zeros above the diagonal of `lower`; four rows at a time."""
+    """Set `out` to lower' x, with zeros above the diagonal of `lower`; four rows at a time."""
     _fill(out, 0, 0)
     k = x.size
     for i in range(0, k - k % _UNROLL, _UNROLL):
@@ -482,7 +518,7 @@ def _triangle(lower: Any, x: Any, out: Any) -> None:
 
 @_jit(fastmath=_FAST)
 def _whiten(vector: Any, lower: Any, y: Any) -> None:
-    """y = L' x; zero where that is not finite."""
+    """Set y to L' x; zero where that is not finite."""
     _triangle(lower, vector, y)
     if not _dot(y, y) <= np.float32(3e38):
         _fill(y, 0, 0)
@@ -490,7 +526,7 @@ def _whiten(vector: Any, lower: Any, y: Any) -> None:
 
 @_jit(fastmath=_FAST)
 def _unwhiten(y: Any, inverse: Any, wide: Any, exact: Any, vector: Any) -> float:
-    """x = L^-T y in float64, rounded; returns its squared length."""
+    """Set `vector` to L^-T y, multiplied in float64 and rounded; returns its squared length."""
     for i in range(y.size):
         wide[i] = np.float64(y[i])
     _triangle(inverse, wide, exact)
@@ -501,13 +537,165 @@ def _unwhiten(y: Any, inverse: Any, wide: Any, exact: Any, vector: Any) -> float
     return total
 
 
+@_jit()
+def _gather(row: _Row, entries: int, space: _Space, work: _Work, rules: Rules) -> Any:
+    """Find the history in the space and fetch its rows; returns how many are known, and whether it is easy."""
+    k, known, trace, peak = rules.dimension, 0, np.float32(0), np.float32(0)
+    for i in range(entries):
+        index = _find(space.hashes, space.values, row.item[i])
+        if index >= 0:
+            work.found[known] = index
+            work.d[known] = np.float32(work.confidence[i] - 1.0)
+            work.q[known] = work.d[known] + np.float32(rules.right)
+            load = work.d[known] * space.leverage[index]
+            trace += load
+            peak = max(peak, load)
+            known += 1
+    easy = trace <= rules.max_trace and peak <= rules.max_peak
+    if easy:
+        for i in range(known):
+            _copy(space.whitened[work.found[i]], 0, work.rows[i], 0, k)
+        # Rows of no weight make the count a multiple of what is unrolled.
+        for i in range(known, (known + _UNROLL - 1) // _UNROLL * _UNROLL):
+            _fill(work.rows[i], 0, 0)
+            work.d[i], work.q[i] = 0, 0
+    return known, easy
+
+
+@_jit()
+def _solve(row: _Row, entries: int, average: Any, space: _Space, work: _Work, rules: Rules, facts: Any) -> float:
+    """Set the row's vector; returns its squared length, or -1 where that is not for the kernel to do."""
+    known, easy = _gather(row, entries, space, work, rules)
+    if known == 0:
+        _copy(average, 0, row.vector, 0, average.size)
+        square = 0.0
+        for j in range(average.size):
+            square += np.float64(average[j]) * np.float64(average[j])
+        facts[F_COLD] += 1
+        return square
+    if not easy:
+        return -1.0
+    if row.head8[_GENERATION] == rules.generation:
+        _whiten(row.vector, space.lower, work.y)
+    else:
+        _fill(work.y, 0, 0)
+    count = (known + _UNROLL - 1) // _UNROLL * _UNROLL
+    steps, residual = _gradients(work, count, space.remainder, rules)
+    if not residual <= np.float32(rules.tolerance * rules.tolerance):
+        return -1.0
+    square = _unwhiten(work.y, space.inverse, work.wide, work.exact, row.vector)
+    if not square <= rules.norm_cap * rules.norm_cap * _CLOSE:
+        return -1.0
+    facts[F_KNOWN] += known
+    facts[F_STEPS] = max(facts[F_STEPS], np.float64(steps))
+    facts[F_RESIDUAL] = max(facts[F_RESIDUAL], np.float64(residual))
+    return square
+
+
 # --- one batch ----------------------------------------------------------------------------------------------------
+
+
+@_jit()
+def _room(rules: Rules) -> Any:
+    """An empty row, and scratch."""
+    k, history, keys = rules.dimension, rules.history, rules.keys
+    limit = (history + _UNROLL - 1) // _UNROLL * _UNROLL
+    head = np.zeros(_HEAD_BYTES // 8, np.int64)
+    row = _Row(
+        head.view(np.uint8),
+        head.view(np.uint16),
+        head.view(np.uint32),
+        head,
+        np.zeros(k, np.float32),
+        np.zeros(history, np.uint64),
+        np.zeros(history, np.int64),
+        np.zeros(history, np.float32),
+        np.zeros(keys, np.uint64),
+        np.zeros(keys, np.uint32),
+        np.zeros(keys, np.uint32),
+    )
+    work = _Work(
+        np.zeros(history, np.int64),
+        np.zeros(history, np.int64),
+        np.zeros(history),
+        np.zeros(history, np.int64),
+        np.zeros((limit, k), np.float32),
+        np.zeros(limit, np.float32),
+        np.zeros(limit, np.float32),
+        np.zeros(limit, np.float32),
+        np.zeros(k, np.float32),
+        np.zeros(k, np.float32),
+        np.zeros(k, np.float32),
+        np.zeros(k, np.float32),
+        np.zeros(k),
+        np.zeros(k),
+    )
+    return row, work
+
+
+@_jit()
+def _by_user(events: Any, users: int) -> Any:
+    """The events ordered by user, each user's in log order, and where each user's begin."""
+    first = np.zeros(users + 1, np.int64)
+    for e in range(len(events)):
+        first[events[e, USER] + 1] += 1
+    for user in range(users):
+        first[user + 1] += first[user]
+    order, filled = np.empty(len(events), np.int64), first.copy()
+    for e in range(len(events)):
+        user = events[e, USER]
+        order[filled[user]] = e
+        filled[user] += 1
+    return order, first
+
+
+@_jit()
+def _fold(row: _Row, events: Any, weights: Any, mine: Any, outcome: Any, rules: Rules) -> int:
+    """Judge and apply the events `mine` of one user; returns the newest one applied, -1 for none."""
+    newest = -1
+    for i in range(mine.size):
+        e = mine[i]
+        outcome[e] = _judge(row, events[e], rules)
+        if outcome[e] == APPLIED:
+            _take(row, events[e], weights[e], rules)
+            newest = e
+    return newest
+
+
+@_jit()
+def _weigh_events(
+    row: _Row, entries: int, work: _Work, events: Any, weights: Any, mine: Any, outcome: Any, out: Any, rules: Rules
+) -> None:
+    """The confidence of each applied event's item, for its signal."""
+    for i in range(mine.size):
+        e = mine[i]
+        if outcome[e] == APPLIED:
+            # An entry that the same batch evicted again has no slot left: its event weighs as a lone one.
+            out[e] = _confidence(weights[e], rules)
+            item = np.uint64(events[e, ITEM])
+            for slot in range(entries):
+                if row.item[slot] == item:
+                    out[e] = work.confidence[slot]
+                    break
+
+
+@_jit()
+def _say(row: _Row, user: int, newest: int, end: int, average: Any, numbers: Any) -> None:
+    same = 1
+    for j in range(average.size):
+        if row.vector[j] != average[j]:
+            same = 0
+            break
+    numbers[N_USER], numbers[N_NEWEST], numbers[N_END], numbers[N_AVERAGE] = user, newest, end, same
+    numbers[N_VERSION], numbers[N_EVENTS] = row.head8[_VERSION], row.head8[_EVENTS]
+    numbers[N_EVENT_TIME], numbers[N_SOURCE_NEXT] = row.head8[_EVENT_TIME], row.head8[_SOURCE_NEXT]
+
 
 _u1, _i4, _i8, _u8, _f4, _f8 = types.uint8, types.int32, types.int64, types.uint64, types.float32, types.float64
 _SIGNATURE = _i8(
     # rules, as a plain tuple: numba takes it apart in C
-    types.UniTuple(_i8, 11),
-    types.UniTuple(_f8, 3),
+    types.Tuple((_i8,) * 12),
+    types.Tuple((_f8,) * 5),
     _i8[:, ::1],
     _f4[::1],
     # space
@@ -569,169 +757,66 @@ def refresh(
 ) -> int:
     """Refresh every plain user of a batch; returns how many were touched (T).
 
-    Args:
-        whole, real: `Rules`, whole numbers and real ones. classes: size classes (H, R), ascending.
-        average: (k,) the vector of a user without a known item.
-        epochs: bytes of the item epochs. hashes, values: the space's table. whitened, leverage, lower: the space's.
-        inverse: (k, k) L^-1, row by row. remainder: (k, k) R, or (0, k) for none.
-        data, lengths: the rows end to end, and how long each is; `NO_ROW` and `STRANGER` have none.
-        events, weights: the events (`packed`), and their weights.
-        out: receives the rows, end to end; it and all that follow are written to, and may be longer than what is
-            written. vectors (T, k), norms (T,), numbers (T, NUMBERS): of touched users, ascending.
-        state: (B,) what became of each user. outcome: (E,) what became of each event.
-        applied, owner, confidence: (A,) the applied events in log order, where their users are among the touched,
-            and the confidences of their items. facts: (FACTS,).
+    Reads::
+
+        whole, real      Rules, its whole numbers and its real ones
+        classes          (C, 2) size classes, ascending
+        average          (k,) the vector of a user without a known item
+        epochs           the bytes of the item epochs
+        hashes .. inverse, remainder    see `_Space`
+        data, lengths    the rows end to end, and how long each is; `NO_ROW` and `STRANGER` have none
+        events, weights  the events (`packed`), and their weights
+
+    Writes, to arrays that may be longer than what is written::
+
+        out              the new rows, end to end
+        vectors (T, k), norms (T,), numbers (T, NUMBERS)    of the touched users, ascending
+        state            (B,) what became of each user
+        outcome          (E,) what became of each event
+        applied, owner, confidence    (A,) the applied events in log order, the positions of their users among the
+                         touched, the confidences of their items
+        facts            (FACTS,)
     """
     rules = Rules(
         whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8], whole[9], whole[10],
-        real[0], real[1], real[2],
+        whole[11], real[0], real[1], real[2], real[3], real[4],
     )  # fmt: skip
-    k, limit = rules.dimension, (rules.history + _UNROLL - 1) // _UNROLL * _UNROLL
-    head = np.zeros(8, np.int64)
-    row = _Row(
-        head.view(np.uint8),
-        head.view(np.uint16),
-        head.view(np.uint32),
-        head,
-        np.zeros(k, np.float32),
-        np.zeros(rules.history, np.uint64),
-        np.zeros(rules.history, np.int64),
-        np.zeros(rules.history, np.float32),
-        np.zeros(rules.keys, np.uint64),
-        np.zeros(rules.keys, np.uint32),
-        np.zeros(rules.keys, np.uint32),
-    )
-    entry, found = np.empty(rules.history), np.empty(limit, np.int64)
-    ages, bits = np.empty(rules.history, np.int64), np.empty(rules.history, np.int64)
-    rows, d, q, zero = (
-        np.zeros((limit, k), np.float32),
-        np.zeros(limit, np.float32),
-        np.zeros(limit, np.float32),
-        np.zeros(limit, np.float32),
-    )
-    y, r, p, z = np.zeros(k, np.float32), np.zeros(k, np.float32), np.zeros(k, np.float32), np.zeros(k, np.float32)
-    wide, exact, weighed, place = np.zeros(k), np.zeros(k), np.zeros(len(events)), np.zeros(lengths.size, np.int64)
+    space = _Space(hashes, values, whitened, leverage, lower, inverse, remainder)
+    row, work = _room(rules)
+    order, first = _by_user(events, lengths.size)
+    weighed, place = np.zeros(len(events)), np.zeros(lengths.size, np.int64)
     _fill(facts, 0, 0.0)
-    longest = rules.norm_cap * rules.norm_cap * _CLOSE
-
-    # Events by user, each user's in log order.
-    users, total = lengths.size, len(events)
-    first = np.zeros(users + 1, np.int64)
-    for e in range(total):
-        first[events[e, USER] + 1] += 1
-    for u in range(users):
-        first[u + 1] += first[u]
-    order, filled = np.empty(total, np.int64), first[:users].copy()
-    for e in range(total):
-        user = events[e, USER]
-        order[filled[user]] = e
-        filled[user] += 1
-
     touched, at, end = 0, 0, 0
-    for user in range(users):
-        length = lengths[user]
-        start, low, high = at, first[user], first[user + 1]
-        at += max(length, 0)
-        state[user] = NOT_PLAIN
+    for user in range(lengths.size):
+        length, mine = lengths[user], order[first[user] : first[user + 1]]
+        start, at = at, at + max(length, 0)
         plain = length != STRANGER and _load(row, data, start, length, classes, rules)
-        for i in range(low, high):
-            plain = plain and events[order[i], KIND] == 0
-            outcome[order[i]] = OTHER
-        if not plain:
+        for i in range(mine.size):
+            plain = plain and events[mine[i], KIND] == 0
+        state[user], newest, square, entries = UNTOUCHED, -1, 0.0, 0
+        if plain:
+            newest = _fold(row, events, weights, mine, outcome, rules)
+        if newest >= 0:
+            entries = _confidences(row, work.confidence, work.ages, work.bits, rules)
+            square = _solve(row, entries, average, space, work, rules, facts)
+        if not plain or square < 0:
+            state[user] = NOT_PLAIN
             facts[F_NOT_PLAIN] += 1
-            continue
-        newest = np.int64(-1)
-        for i in range(low, high):
-            e = order[i]
-            outcome[e] = _judge(row, events[e], rules)
-            if outcome[e] == APPLIED:
-                _take(row, events[e], weights[e], rules)
-                newest = e
-        if newest < 0:
-            state[user] = UNTOUCHED
-            continue
-
-        # Gather what the space knows of the history.
-        entries, known = _confidences(row, entry, ages, bits, rules), 0
-        trace, peak = np.float32(0), np.float32(0)
-        for i in range(entries):
-            index = _find(hashes, values, row.item[i])
-            if index >= 0:
-                d[known] = np.float32(entry[i] - 1.0)
-                q[known] = d[known] + np.float32(rules.right)
-                found[known] = index
-                load = d[known] * leverage[index]
-                trace += load
-                peak = max(peak, load)
-                known += 1
-        if known == 0:
-            _copy(average, 0, row.vector, 0, k)
-            square = 0.0
-            for j in range(k):
-                square += np.float64(average[j]) * np.float64(average[j])
-            facts[F_COLD] += 1
-        else:
-            steps, residual, square, solved = 0, np.float32(0), 0.0, False
-            if trace <= _MAX_TRACE and peak <= _MAX_PEAK:
-                for i in range(known):
-                    _copy(whitened[found[i]], 0, rows[i], 0, k)
-                count = known
-                while count % _UNROLL:
-                    _fill(rows[count], 0, 0)
-                    d[count], q[count] = 0, 0
-                    count += 1
-                if head[_GENERATION] == rules.generation:
-                    _whiten(row.vector, lower, y)
-                else:
-                    _fill(y, 0, 0)
-                steps, residual = _gradients(rows, count, d, q, zero, y, r, p, z, remainder, rules.tolerance)
-                if residual <= np.float32(rules.tolerance * rules.tolerance):
-                    square = _unwhiten(y, inverse, wide, exact, row.vector)
-                    solved = square <= longest
-            if not solved:
-                for i in range(low, high):
-                    outcome[order[i]] = OTHER
-                facts[F_NOT_PLAIN] += 1
-                continue
-            facts[F_STEPS] = max(facts[F_STEPS], np.float64(steps))
-            facts[F_RESIDUAL] = max(facts[F_RESIDUAL], np.float64(residual))
-        facts[F_KNOWN] += known
-
-        # Write what came of it.
-        head[_GENERATION] = rules.generation
-        head[_VERSION] += 1
-        end = _store(row, epochs, out, end, classes, rules)
-        _copy(row.vector, 0, vectors[touched], 0, k)
-        norms[touched] = math.sqrt(square)
-        same = 1
-        for j in range(k):
-            if row.vector[j] != average[j]:
-                same = 0
-                break
-        numbers[touched, N_USER] = user
-        numbers[touched, N_NEWEST] = events[newest, POSITION]
-        numbers[touched, N_VERSION] = head[_VERSION]
-        numbers[touched, N_EVENTS] = head[_EVENTS]
-        numbers[touched, N_EVENT_TIME] = head[_EVENT_TIME]
-        numbers[touched, N_SOURCE_NEXT] = head[_SOURCE_NEXT]
-        numbers[touched, N_END] = end
-        numbers[touched, N_AVERAGE] = same
-        place[user] = touched
-        touched += 1
-        state[user] = TOUCHED
-        for i in range(low, high):
-            e = order[i]
-            if outcome[e] == APPLIED:
-                # An entry that the same batch evicted again has no slot left: its event weighs as a lone one.
-                weighed[e] = _confidence(weights[e], rules)
-                item = np.uint64(events[e, ITEM])
-                for slot in range(entries):
-                    if row.item[slot] == item:
-                        weighed[e] = entry[slot]
-                        break
-
+            for i in range(mine.size):
+                outcome[mine[i]] = OTHER
+        elif newest >= 0:
+            state[user] = TOUCHED
+            row.head8[_GENERATION] = rules.generation
+            row.head8[_VERSION] += 1
+            end = _store(row, epochs, out, end, classes, rules)
+            _copy(row.vector, 0, vectors[touched], 0, rules.dimension)
+            norms[touched] = math.sqrt(square)
+            _say(row, user, events[newest, POSITION], end, average, numbers[touched])
+            _weigh_events(row, entries, work, events, weights, mine, outcome, weighed, rules)
+            place[user] = touched
+            touched += 1
     count = 0
-    for e in range(total):
+    for e in range(len(events)):
         facts[F_APPLIED + outcome[e]] += 1
         if outcome[e] == APPLIED:
             applied[count], owner[count], confidence[count] = e, place[events[e, USER]], weighed[e]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from schemas.layouts import size_classes
 from schemas.outcomes import Outcome, Reason
+from streamer.factors.solve import MAX_PEAK, MAX_STEPS, MAX_TRACE
 from streamer.steps.fold import Columns, Index
 from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, Refreshed
@@ -27,6 +29,13 @@ _NOBODY: Index = np.zeros(0, np.intp)
 def available() -> bool:
     """Is there a compiler, and a machine whose bytes lie as the rows' do?"""
     return sys.byteorder == "little" and importlib.util.find_spec("numba") is not None
+
+
+def warm() -> bool:
+    """Compile the kernel or load it from the cache, where there is a compiler: up to half a minute once, then 0.5 s."""
+    if available():
+        importlib.import_module("streamer.factors.kernel")
+    return available()
 
 
 def compiled(items: Items, generation: Generation) -> Compiled | None:
@@ -41,9 +50,9 @@ class Compiled:
     """Refreshes plain users. Making the first one compiles, which takes long once and is kept on disk."""
 
     def __init__(self, items: Items, generation: Generation) -> None:
-        from streamer.factors import kernel  # noqa: PLC0415  numba is optional, and compiling takes its time
-
-        self._kernel: Any = kernel
+        # Not imported above: numba is optional, and compiling takes its time.
+        self._kernel: Any = importlib.import_module("streamer.factors.kernel")
+        kernel = self._kernel
         self._space, self._items, self._average = items.space, items, generation.average
         policy, shape = generation.policy, generation.shape
         self._whole = (
@@ -58,8 +67,9 @@ class Compiled:
             _CONFIDENCES.index(policy.confidence),
             int(policy.rhs == "c"),
             int(np.uint64(generation.number).astype(np.int64)),
+            MAX_STEPS,
         )
-        self._real = (policy.alpha, policy.norm_cap, generation.tolerance)
+        self._real = (policy.alpha, policy.norm_cap, generation.tolerance, MAX_PEAK, MAX_TRACE)
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys
         self._none = np.zeros((0, shape.dimension), np.float32)

@@ -94,7 +94,7 @@ class Columns:
         return self.packed[:, packed.KIND]
 
     def of_users(self, users: Index, count: int) -> tuple[Columns, Index]:
-        """The events of some of ``count`` users, who are numbered anew in the order given; and which events they are."""
+        """The events of some of ``count`` users, numbered anew in the order given; and which events those are."""
         number = np.full(count, -1, np.intp)
         number[users] = np.arange(len(users))
         chosen = np.flatnonzero(number[self.user] >= 0)

@@ -75,7 +75,8 @@ def refresh(
     """Fold events into the rows of their users, and solve those users anew."""
     users = decode_user_rows(rows, generation.shape)
     folded = fold(columns, users, generation.policy, strangers)
-    touched, facts = folded.touched, {}
+    touched = folded.touched
+    facts: dict[str, float] = {}
     confidence = np.zeros((0, 1))
     if len(touched):
         confidence = _solve(users, touched, items, generation, facts)
@@ -152,9 +153,7 @@ def _solve(
     index = items.space.lookup(users.item[touched, :width])
     time = users.time[touched, :width]
     now = time.max(axis=1, keepdims=True)
-    confidence = confidence_array(
-        strength_at(users.strength[touched, :width], time, now, policy.half_life_ms), policy
-    )
+    confidence = confidence_array(strength_at(users.strength[touched, :width], time, now, policy.half_life_ms), policy)
     same = head["generation"][touched] == generation.number
     start = np.where(same[:, None], users.vector[touched], np.float32(0))
     vectors, empty = _vectors(index, confidence, start, items, generation, facts)
@@ -163,9 +162,7 @@ def _solve(
     held = (same & (head["version"][touched] > 0))[:, None]
     fallback = np.where(held, users.vector[touched], generation.average)
     good = checked.finite[:, None]
-    users.vector[touched] = np.where(
-        empty[:, None], generation.average, np.where(good, checked.vectors, fallback)
-    )
+    users.vector[touched] = np.where(empty[:, None], generation.average, np.where(good, checked.vectors, fallback))
     head["generation"][touched] = generation.number
     head["version"][touched] += 1
     users.epochs[touched] = items.epochs

@@ -245,6 +245,6 @@ class UserStep:
         topic = self._topics.item_signals
         for target, signals in by_target.items():
             effects.sends.setdefault((topic, target), []).extend(signals)
-        effects.facts["unknown_items"] = float((columns.index[applied] < 0).sum())
+        effects.facts["unknown_items"] = float(np.count_nonzero(columns.index[applied] < 0))
         effects.facts["signals"] = float(len(applied))
         effects.facts["top_item"] = float(max(Counter(items).values()))

@@ -156,13 +156,14 @@ class Churn:
         self._start(name)
 
     def _freeze(self, name: str) -> None:
-        self._landed(name, "zombie")
         self._workers[name].signal(signal.SIGSTOP)
         self._wake[name] = time.monotonic() + _SESSION_SECONDS + self._random.uniform(1.0, 3.0)
 
     def _thaw(self, everybody: bool = False) -> None:
         for name in [name for name, at in self._wake.items() if everybody or time.monotonic() >= at]:
             del self._wake[name]
+            # Whoever still is the owner was only slow; a zombie wakes up to find its partitions in other hands.
+            self._faults["stall" if self._world.owners().get(name) else "zombie"] += 1
             self._workers[name].signal(signal.SIGCONT)
 
     def _settle(self) -> None:

@@ -37,6 +37,14 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(make_world: MakeWorld, poi
     assert killed_at(make_world(), point).violations == []
 
 
+@pytest.mark.parametrize("point", ["after_all_sends:12", "after_commit:12"])
+def test_a_kill_while_items_move_loses_and_doubles_nothing(make_world: MakeWorld, point: str) -> None:
+    """Users and items in one worker: item rows too are the fold of their signals, each applied once."""
+    report = killed_at(make_world(role="all", solver="cg"), point)
+    assert report.violations == []
+    assert report.item_revisions > 0
+
+
 def test_a_kill_while_the_store_is_rebuilt_costs_nothing(make_world: MakeWorld) -> None:
     """Half a store says how far it is, and goes on from there."""
     assert killed_in_restore(make_world()).violations == []

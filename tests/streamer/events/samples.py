@@ -34,11 +34,7 @@ class FakeRecord:
 
 def text(**changes: object) -> bytes:
     """The good event as JSON, with changes; a change to None leaves the field out, `...` makes it null."""
-    fields = {
-        name: None if value is ... else value
-        for name, value in (EVENT | changes).items()
-        if value is not None
-    }
+    fields = {name: None if value is ... else value for name, value in (EVENT | changes).items() if value is not None}
     return json.dumps(fields).encode()
 
 

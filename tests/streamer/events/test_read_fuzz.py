@@ -18,9 +18,7 @@ SCALARS = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(
-        [*TYPES, "", "x" * 257, 2**63, -(2**63) - 1, 10**400, "2024-11-21T03:44:00Z", "human", 1.0]
-    ),
+    st.sampled_from([*TYPES, "", "x" * 257, 2**63, -(2**63) - 1, 10**400, "2024-11-21T03:44:00Z", "human", 1.0]),
 )
 JSON = st.recursive(
     SCALARS,
