@@ -1,4 +1,4 @@
-"""The demo's course: topics, model, workers, live events, one new person; each step checks what must have become true."""
+"""The demo's course: topics, model, workers, live events, one new person; each step checks what it must."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Act:
         return rows
 
     def _new_person(self, sender: Sender, people: dict[str, Factor], items: dict[str, Factor]) -> list[Row]:
-        """One person whom nobody knows, an average user so far, clicks three films of one genre, one after the other."""
+        """One person whom nobody knows, an average user so far, clicks three films of one genre."""
         genres = {item["item_id"]: (item.get("attributes") or {}).get("genres", ()) for item in self._catalogue}
         chosen = three_films(self._live, self._before, genres, set(items))
         arrived = self._world.folder / "arrived.ndjson"

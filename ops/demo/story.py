@@ -86,7 +86,8 @@ def three_films(
 def notes(path: Path) -> list[dict[str, Any]]:
     """What the measuring process wrote; a line that is still being written is left for the next look."""
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]
+    found: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n")[:-1]]
+    return found
 
 
 def wait_for_note(path: Path, kind: str, item: str, version: int, seconds: float = 20.0) -> dict[str, Any]:
@@ -97,9 +98,10 @@ def wait_for_note(path: Path, kind: str, item: str, version: int, seconds: float
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        for note in reversed(notes(path)):
-            if note.get("kind") == kind and note["id"] == item and note["version"] >= version:
-                return note
+        found: dict[str, Any]
+        for found in reversed(notes(path)):
+            if found.get("kind") == kind and found["id"] == item and found["version"] >= version:
+                return found
         time.sleep(0.02)
     raise DemoError(f"no new vector of the {kind} {item} was published within {seconds:.0f} s")
 
