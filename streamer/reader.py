@@ -16,15 +16,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from kafka import KafkaConsumer, TopicPartition
 
 from streamer.errors import BrokerError, DataError
 from streamer.knock import knock
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
 
 RECORD_HEADER = "factors.record"
 """Holds all but the vector when the value is raw float32 (`encoding = "f32le"`)."""
@@ -141,7 +143,8 @@ class FactorReader:
         chosen["bootstrap_servers"] = [server.strip() for server in bootstrap_servers.split(",")]
         self._consumer = self._connect(chosen)
 
-    def _connect(self, options: dict[str, Any]) -> KafkaConsumer:
+    def _connect(self, options: dict[str, Any]) -> "KafkaConsumer":
+        from kafka import KafkaConsumer, TopicPartition
         from kafka.errors import KafkaError
 
         knock(self._servers)

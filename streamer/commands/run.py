@@ -18,7 +18,7 @@ def run(
 ) -> None:
     """Keep vectors fresh until SIGINT or SIGTERM."""
     settings = settings_of(config)
-    from streamer.commands.cluster import speaking
+    from streamer.knock import knock
     from streamer.telemetry.logs import setup_logging
 
     setup_logging(settings.log.level, settings.log.format)
@@ -27,9 +27,8 @@ def run(
 
         publish_catalogue(settings, read_catalogue(str(items)))
     else:
-        # Says so at once when there is no broker.
-        with speaking(settings):
-            pass
+        # Says so at once when there is no broker, and costs a restart nothing.
+        knock(settings.kafka.bootstrap_servers)
     from streamer.app import run_worker
 
     run_worker(settings, role)

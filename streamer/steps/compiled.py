@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from schemas.layouts import size_classes
 from schemas.outcomes import Outcome, Reason
+from streamer.factors.kernel import rules
 from streamer.factors.solve import MAX_PEAK, MAX_STEPS, MAX_TRACE
 from streamer.steps.fold import Columns, Index
 from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, Refreshed
 
+_KERNEL = "streamer.factors.kernel.refresh"
 _CONFIDENCES = ("log", "linear", "raw")
 _NOBODY: Index = np.zeros(0, np.intp)
 
@@ -34,7 +36,7 @@ def available() -> bool:
 def warm() -> bool:
     """Compile the kernel or load it from the cache, where there is a compiler: up to half a minute once, then 0.5 s."""
     if available():
-        importlib.import_module("streamer.factors.kernel")
+        importlib.import_module(_KERNEL)
     return available()
 
 
@@ -51,8 +53,7 @@ class Compiled:
 
     def __init__(self, items: Items, generation: Generation) -> None:
         # Not imported above: numba is optional, and compiling takes its time.
-        self._kernel: Any = importlib.import_module("streamer.factors.kernel")
-        kernel = self._kernel
+        self._refresh: Any = importlib.import_module(_KERNEL).refresh
         self._space, self._items, self._average = items.space, items, generation.average
         policy, shape = generation.policy, generation.shape
         self._whole = (
@@ -73,13 +74,13 @@ class Compiled:
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys
         self._none = np.zeros((0, shape.dimension), np.float32)
-        self._room = _Room(kernel, 0, 0, self._largest)
+        self._room = _Room(0, 0, self._largest)
         codes = {
-            kernel.APPLIED: (Outcome.APPLIED, None),
-            kernel.DUPLICATE: (Outcome.DUPLICATE, None),
-            kernel.CONFLICT: (Outcome.CONFLICT, None),
-            kernel.OUTSIDE_WINDOW: (Outcome.FILTERED, Reason.OUTSIDE_WINDOW),
-            kernel.LATE: (Outcome.LATE, None),
+            rules.APPLIED: (Outcome.APPLIED, None),
+            rules.DUPLICATE: (Outcome.DUPLICATE, None),
+            rules.CONFLICT: (Outcome.CONFLICT, None),
+            rules.OUTSIDE_WINDOW: (Outcome.FILTERED, Reason.OUTSIDE_WINDOW),
+            rules.LATE: (Outcome.LATE, None),
         }
         self._codes: list[tuple[int, tuple[Outcome, Reason | None]]] = list(codes.items())
 
@@ -87,16 +88,16 @@ class Compiled:
         self, columns: Columns, rows: Sequence[bytes | None], strangers: Sequence[int]
     ) -> tuple[Refreshed, Index]:
         """Refresh the plain users; also returns the users who are not plain, ascending."""
-        kernel, space, room = self._kernel, self._space, self._room
+        space, room = self._space, self._room
         if len(rows) > len(room.state) or len(columns) > len(room.outcome):
-            self._room = room = _Room(kernel, 2 * len(rows), 2 * len(columns), self._largest)
-        lengths = [kernel.NO_ROW if row is None else len(row) for row in rows]
+            self._room = room = _Room(2 * len(rows), 2 * len(columns), self._largest)
+        lengths = [rules.NO_ROW if row is None else len(row) for row in rows]
         for user in strangers:
-            lengths[user] = kernel.STRANGER
+            lengths[user] = rules.STRANGER
         data = b"".join([row for row in rows if row is not None] if None in rows else rows)  # type: ignore[arg-type]
         vectors, norms = np.empty((len(rows), space.dimension), np.float32), np.empty(len(rows))
         remainder = space.remainder()
-        touched = kernel.refresh(
+        touched = self._refresh(
             self._whole,
             self._real,
             self._classes,
@@ -121,8 +122,8 @@ class Compiled:
         )
         facts = room.facts.tolist()
         others = _NOBODY
-        if facts[kernel.F_NOT_PLAIN]:
-            others = np.flatnonzero(room.state[: len(rows)] == kernel.NOT_PLAIN)
+        if facts[rules.F_NOT_PLAIN]:
+            others = np.flatnonzero(room.state[: len(rows)] == rules.NOT_PLAIN)
         return self._result(columns, vectors[:touched], norms[:touched], facts), others
 
     def _result(
@@ -132,19 +133,19 @@ class Compiled:
         norms: npt.NDArray[np.float64],
         facts: list[float],
     ) -> Refreshed:
-        kernel, room = self._kernel, self._room
+        room = self._room
         numbers = room.numbers[: len(norms)]
         _, newest, version, events, event_time, source_next, ends, average = numbers.T.tolist()
-        counts = facts[kernel.F_APPLIED :]
-        applied = int(counts[kernel.APPLIED])
+        counts = facts[rules.F_APPLIED :]
+        applied = int(counts[rules.APPLIED])
         # The room is the next batch's too: what leaves is copied.
         rows = room.out[: ends[-1] if ends else 0].tobytes()
         letters: list[tuple[Reason | Outcome, int]] = []
-        if counts[kernel.CONFLICT]:
-            conflicts = np.flatnonzero(room.outcome[: len(columns)] == kernel.CONFLICT)
+        if counts[rules.CONFLICT]:
+            conflicts = np.flatnonzero(room.outcome[: len(columns)] == rules.CONFLICT)
             letters = [(Outcome.CONFLICT, position) for position in columns.position[conflicts].tolist()]
         return Refreshed(
-            users=numbers[:, kernel.N_USER].copy(),
+            users=numbers[:, rules.N_USER].copy(),
             vectors=vectors,
             norms=norms,
             version=version,
@@ -161,11 +162,11 @@ class Compiled:
             dead_letters=letters,
             facts={
                 "nonfinite": 0.0,
-                "cold_start": facts[kernel.F_COLD],
+                "cold_start": facts[rules.F_COLD],
                 "users": float(len(norms)),
-                "matrix_entries": facts[kernel.F_KNOWN],
-                "solve_residual": facts[kernel.F_RESIDUAL] ** 0.5,
-                "solve_iterations": facts[kernel.F_STEPS],
+                "matrix_entries": facts[rules.F_KNOWN],
+                "solve_residual": facts[rules.F_RESIDUAL] ** 0.5,
+                "solve_iterations": facts[rules.F_STEPS],
                 "solve_fallbacks": 0.0,
             },
         )
@@ -174,9 +175,9 @@ class Compiled:
 class _Room:
     """Where the kernel writes; kept from batch to batch, since fresh memory is faulted in page by page."""
 
-    def __init__(self, kernel: Any, users: int, events: int, largest: int) -> None:
+    def __init__(self, users: int, events: int, largest: int) -> None:
         self.out = np.zeros(users * largest, np.uint8)
-        self.numbers = np.zeros((users, kernel.NUMBERS), np.int64)
+        self.numbers = np.zeros((users, rules.NUMBERS), np.int64)
         self.state, self.outcome = np.zeros(users, np.uint8), np.zeros(events, np.uint8)
         self.applied, self.owner = np.zeros(events, np.int64), np.zeros(events, np.int64)
-        self.confidence, self.facts = np.zeros(events), np.zeros(kernel.FACTS)
+        self.confidence, self.facts = np.zeros(events), np.zeros(rules.FACTS)

@@ -23,7 +23,8 @@ from tests.oracle.report import Report
 
 NAMES = ("a", "b")
 _SESSION_SECONDS = 6.0
-_READY_SECONDS = 45.0
+# Enough for a first start ever, which compiles the solver.
+_READY_SECONDS = 120.0
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Churn:
         self._resumed: list[float] = []
         self._disturbed: list[float] = []
         self._load = _Load(world, rate)
+        self._began = time.monotonic()
 
     def run(self, *, restarts: int, seconds: float) -> Outcome:
         """All of it; raises if the system does not come to rest."""
@@ -92,6 +94,10 @@ class Churn:
 
     # --- pieces -------------------------------------------------------------------------------------------------
 
+    def _say(self, text: str) -> None:
+        """A line of the run's story; pytest shows it when the test fails."""
+        print(f"{time.monotonic() - self._began:6.1f} s  {text}")
+
     def _start(self, name: str) -> None:
         self._workers[name] = self._world.start(name)
 
@@ -110,6 +116,7 @@ class Churn:
         self._workers[name].kill()
         self._start(name)
         self._faults["SIGKILL"] += 1
+        self._say(f"timed SIGKILL of {name}")
 
         def resumed() -> list[float]:
             firsts = [self._observer.first_made_after(number, wall) for number in mine]
@@ -135,7 +142,9 @@ class Churn:
 
     def _landed(self, name: str, fault: str) -> None:
         """A worker that had no partition yet was only starting up: nothing was interrupted."""
-        self._faults[fault if self._world.owners().get(name) else f"{fault} while idle"] += 1
+        said = fault if self._world.owners().get(name) else f"{fault} while idle"
+        self._faults[said] += 1
+        self._say(f"{said} of {name}")
 
     def _kill(self, name: str) -> None:
         self._landed(name, "SIGKILL")
@@ -156,6 +165,7 @@ class Churn:
         self._start(name)
 
     def _freeze(self, name: str) -> None:
+        self._say(f"freeze of {name}")
         self._workers[name].signal(signal.SIGSTOP)
         self._wake[name] = time.monotonic() + _SESSION_SECONDS + self._random.uniform(1.0, 3.0)
 
@@ -163,7 +173,9 @@ class Churn:
         for name in [name for name, at in self._wake.items() if everybody or time.monotonic() >= at]:
             del self._wake[name]
             # Whoever still is the owner was only slow; a zombie wakes up to find its partitions in other hands.
-            self._faults["stall" if self._world.owners().get(name) else "zombie"] += 1
+            said = "stall" if self._world.owners().get(name) else "zombie"
+            self._faults[said] += 1
+            self._say(f"{said} {name} wakes")
             self._workers[name].signal(signal.SIGCONT)
 
     def _settle(self) -> None:

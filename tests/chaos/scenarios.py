@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 
-from tests.chaos.world import World
+from tests.chaos.world import START_SECONDS, World
 from tests.oracle.report import Report
 
 _STARTS, _MORE = 600, 300
@@ -34,7 +34,7 @@ def killed_at(world: World, point: str, *extra: str) -> Report:
     """A worker with a backlog dies at a fault point (``name:n``); a new one takes up what it left."""
     world.send(_STARTS)
     first = world.start(patches=[point, *extra])
-    assert first.wait(30) == _FATAL, world.last_words()
+    assert first.wait(START_SECONDS) == _FATAL, world.last_words()
     assert first.landed() == [point.partition(":")[0]]
     assert world.lag() > 0, "the input was exhausted before the fault: the run proves nothing"
     world.send(_MORE)
@@ -52,7 +52,7 @@ def killed_in_restore(world: World) -> Report:
     shutil.rmtree(world.store())
     world.send(_MORE)
     second = world.start(patches=["in_restore:3"])
-    assert second.wait(30) == _FATAL, world.last_words()
+    assert second.wait(START_SECONDS) == _FATAL, world.last_words()
     assert second.landed() == ["in_restore"]
     world.start()
     world.wait_caught_up()
@@ -63,7 +63,7 @@ def shaken(world: World, mishap: str, *extra: str) -> Report:
     """Something goes wrong around a worker that lives on: a lost reply, a refused batch, a dropped fetch."""
     world.send(_STARTS)
     worker = world.start(patches=[mishap, *extra])
-    world.wait_for(lambda: bool(worker.landed()), 30, lambda: f"{mishap} never struck")
+    world.wait_for(lambda: bool(worker.landed()), START_SECONDS, lambda: f"{mishap} never struck")
     world.send(_MORE)
     world.wait_caught_up()
     return finish(world)
@@ -73,7 +73,7 @@ def zombie(world: World, *extra: str) -> Report:
     """A worker freezes inside a transaction, another takes over, and the first one wakes up."""
     world.send(_STARTS)
     frozen = world.start("a", ["freeze_before_commit:6", *extra])
-    world.wait_for(frozen.frozen, 30, lambda: "the worker did not freeze")
+    world.wait_for(frozen.frozen, START_SECONDS, lambda: "the worker did not freeze")
     world.start("b", extra)
     world.wait_caught_up()
     frozen.signal(signal.SIGCONT)

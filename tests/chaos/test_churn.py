@@ -34,6 +34,7 @@ def test_churn_loses_and_doubles_nothing(
 ) -> None:
     """Two workers killed, stopped, frozen and robbed of their disks under load; then the whole log is recomputed."""
     seconds, restarts = _length(request)
+    print(f"seed {_SEED}")
     world = make_world(role=_ROLE, solver="cg", partitions=6, users=300, seed=_SEED, batch_events=512)
     with Observer(world.servers, f"{world.prefix}user-state", world.partitions) as observer:
         outcome = Churn(world, observer, seed=_SEED, rate=_RATE).run(restarts=restarts, seconds=seconds)

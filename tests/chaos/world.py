@@ -34,6 +34,9 @@ from tests.oracle.hashes import generation_id, item_hash, partition_of, request_
 from tests.oracle.report import Report
 from tests.oracle.rowbytes import Entry, Key, UserRow, encode
 
+START_SECONDS = 120.0
+"""Enough for a first start ever, which compiles the solver."""
+
 _DIMENSION = 8
 _CHECKOUT = Path(__file__).parents[2]
 _ITEM_KEY = bytes(range(16))
@@ -269,7 +272,7 @@ class World:
             for member in described.members
         }
 
-    def wait_caught_up(self, seconds: float = 40.0) -> None:
+    def wait_caught_up(self, seconds: float = START_SECONDS) -> None:
         """Until nothing waits; fails at once when no worker is left."""
 
         def caught_up() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from streamer.factors.kernel.jit import jit
 from streamer.factors.kernel.rows import (
     H_CAP_COUNT,
     H_CAP_DAY,
@@ -18,7 +19,7 @@ from streamer.factors.kernel.rows import (
     H_SOURCE_NEXT,
     Row,
 )
-from streamer.factors.kernel.rules import APPLIED, CONFLICT, DUPLICATE, LATE, OUTSIDE_WINDOW, Rules, jit
+from streamer.factors.kernel.rules import APPLIED, CONFLICT, DUPLICATE, LATE, OUTSIDE_WINDOW, Rules
 from streamer.factors.packed import FINGERPRINT, ITEM, OFFSET, RECEIVED, REQUEST, TIMESTAMP
 from streamer.factors.weigh import EXP2, MAX_STRENGTH
 
@@ -72,15 +73,15 @@ def victim(row: Row, entries: int, item: Any, at: Any) -> int:
 def weigh_in(row: Row, item: Any, weight: float, at: int, rules: Rules) -> None:
     """The twin of `history.fold_event`."""
     entries = np.int64(row.head2[H_ENTRIES])
-    for slot in range(entries):
-        if row.item[slot] == item:
-            old, time = np.float64(row.strength[slot]), row.time[slot]
+    for found in range(entries):
+        if row.item[found] == item:
+            old, time = np.float64(row.strength[found]), row.time[found]
             factor = decay(abs(at - time), rules.half_life_ms)
             total = old * factor + weight if at >= time else old + weight * factor
-            row.strength[slot] = np.float32(min(total, MAX_STRENGTH))
-            row.time[slot] = max(at, time)
+            row.strength[found] = np.float32(min(total, MAX_STRENGTH))
+            row.time[found] = max(at, time)
             return
-    slot = entries
+    slot: Any = entries
     if entries >= rules.history:
         slot = victim(row, entries, item, at)
         if slot < 0:

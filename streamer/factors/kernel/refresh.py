@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from streamer.factors import packed, weigh
 from streamer.factors.kernel.folding import fold
+from streamer.factors.kernel.jit import copy, fill, jit
 from streamer.factors.kernel.rows import (
     H_EVENT_TIME,
     H_EVENTS,
@@ -38,12 +43,9 @@ from streamer.factors.kernel.rules import (
     TOUCHED,
     UNTOUCHED,
     Rules,
-    copy,
-    fill,
-    jit,
 )
 from streamer.factors.kernel.solving import UNROLL, Space, Work, solve
-from streamer.factors.kernel.weighing import UNROLL, confidences, weigh_events
+from streamer.factors.kernel.weighing import confidences, weigh_events
 from streamer.factors.packed import KIND, POSITION, USER
 
 
@@ -103,6 +105,7 @@ def by_user(events: Any, users: int) -> Any:
 
 @jit()
 def say(row: Row, user: int, newest: int, end: int, average: Any, numbers: Any) -> None:
+    """What becomes known of a touched user outside."""
     same = 1
     for j in range(average.size):
         if row.vector[j] != average[j]:
@@ -114,10 +117,10 @@ def say(row: Row, user: int, newest: int, end: int, average: Any, numbers: Any) 
 
 
 _u1, _i4, _i8, _u8, _f4, _f8 = types.uint8, types.int32, types.int64, types.uint64, types.float32, types.float64
-_SIGNATURE = _i8(
+_SIGNATURE: Any = _i8(
     # rules, as a plain tuple: numba takes it apart in C
-    types.Tuple((_i8,) * 12),
-    types.Tuple((_f8,) * 5),
+    types.UniTuple(_i8, 12),  # type: ignore[no-untyped-call]
+    types.UniTuple(_f8, 5),  # type: ignore[no-untyped-call]
     _i8[:, ::1],
     _f4[::1],
     # space
@@ -148,99 +151,119 @@ _SIGNATURE = _i8(
 )
 
 
-@jit(_SIGNATURE)
-def refresh(
-    whole: Any,
-    real: Any,
-    classes: Any,
-    average: Any,
-    epochs: Any,
-    hashes: Any,
-    values: Any,
-    whitened: Any,
-    leverage: Any,
-    lower: Any,
-    inverse: Any,
-    remainder: Any,
-    data: Any,
-    lengths: Any,
-    events: Any,
-    weights: Any,
-    out: Any,
-    vectors: Any,
-    norms: Any,
-    numbers: Any,
-    state: Any,
-    outcome: Any,
-    applied: Any,
-    owner: Any,
-    confidence: Any,
-    facts: Any,
-) -> int:
-    """Refresh every plain user of a batch; returns how many were touched (T).
+def _sources() -> int:
+    """A number that changes with whatever is compiled in."""
+    files = [*Path(__file__).parent.glob("*.py"), Path(packed.__file__), Path(weigh.__file__)]
+    return int.from_bytes(sha256(b"".join(file.read_bytes() for file in sorted(files))).digest()[:7], "big") + 1
 
-    Reads::
 
-        whole, real      Rules, its whole numbers and its real ones
-        classes          (C, 2) size classes, ascending
-        average          (k,) the vector of a user without a known item
-        epochs           the bytes of the item epochs
-        hashes .. inverse, remainder    see `Space`
-        data, lengths    the rows end to end, and how long each is; `NO_ROW` and `STRANGER` have none
-        events, weights  the events (`packed`), and their weights
+def _compile(sources: int) -> Callable[..., int]:
+    """Compile, or load what was compiled of these sources: numba's cache by itself looks at this file alone.
 
-    Writes, to arrays that may be longer than what is written::
-
-        out              the new rows, end to end
-        vectors (T, k), norms (T,), numbers (T, NUMBERS)    of the touched users, ascending
-        state            (B,) what became of each user
-        outcome          (E,) what became of each event
-        applied, owner, confidence    (A,) the applied events in log order, the positions of their users among the
-                         touched, the confidences of their items
-        facts            (FACTS,)
+    It tells functions apart by the values they close over: that is what ``sources`` is there for.
     """
-    rules = Rules(
-        whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8], whole[9], whole[10],
-        whole[11], real[0], real[1], real[2], real[3], real[4],
-    )  # fmt: skip
-    space = Space(hashes, values, whitened, leverage, lower, inverse, remainder)
-    row, work = room(rules)
-    order, first = by_user(events, lengths.size)
-    weighed, place = np.zeros(len(events)), np.zeros(lengths.size, np.int64)
-    fill(facts, 0, 0.0)
-    touched, at, end = 0, 0, 0
-    for user in range(lengths.size):
-        length, mine = lengths[user], order[first[user] : first[user + 1]]
-        start, at = at, at + max(length, 0)
-        plain = length != STRANGER and load(row, data, start, length, classes, rules)
-        for i in range(mine.size):
-            plain = plain and events[mine[i], KIND] == 0
-        state[user], newest, square, entries = UNTOUCHED, -1, 0.0, 0
-        if plain:
-            newest = fold(row, events, weights, mine, outcome, rules)
-        if newest >= 0:
-            entries = confidences(row, work.confidence, work.ages, work.bits, rules)
-            square = solve(row, entries, average, space, work, rules, facts)
-        if not plain or square < 0:
-            state[user] = NOT_PLAIN
-            facts[F_NOT_PLAIN] += 1
+
+    @jit(_SIGNATURE)
+    def batch(
+        whole: Any,
+        real: Any,
+        classes: Any,
+        average: Any,
+        epochs: Any,
+        hashes: Any,
+        values: Any,
+        whitened: Any,
+        leverage: Any,
+        lower: Any,
+        inverse: Any,
+        remainder: Any,
+        data: Any,
+        lengths: Any,
+        events: Any,
+        weights: Any,
+        out: Any,
+        vectors: Any,
+        norms: Any,
+        numbers: Any,
+        state: Any,
+        outcome: Any,
+        applied: Any,
+        owner: Any,
+        confidence: Any,
+        facts: Any,
+    ) -> int:
+        """Refresh every plain user of a batch; returns how many were touched (T).
+
+        Reads::
+
+            whole, real      Rules, its whole numbers and its real ones
+            classes          (C, 2) size classes, ascending
+            average          (k,) the vector of a user without a known item
+            epochs           the bytes of the item epochs
+            hashes .. inverse, remainder    see `Space`
+            data, lengths    the rows end to end, and how long each is; `NO_ROW` and `STRANGER` have none
+            events, weights  the events (`packed`), and their weights
+
+        Writes, to arrays that may be longer than what is written::
+
+            out              the new rows, end to end
+            vectors (T, k), norms (T,), numbers (T, NUMBERS)    of the touched users, ascending
+            state            (B,) what became of each user
+            outcome          (E,) what became of each event
+            applied, owner, confidence    (A,) the applied events in log order, the positions of their users among the
+                             touched, the confidences of their items
+            facts            (FACTS,)
+        """
+        if not sources:
+            return -1
+        rules = Rules(
+            whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8], whole[9],
+            whole[10], whole[11], real[0], real[1], real[2], real[3], real[4],
+        )  # fmt: skip
+        space = Space(hashes, values, whitened, leverage, lower, inverse, remainder)
+        row, work = room(rules)
+        order, first = by_user(events, lengths.size)
+        weighed, place = np.zeros(len(events)), np.zeros(lengths.size, np.int64)
+        fill(facts, 0, 0.0)
+        touched, at, end = 0, 0, 0
+        for user in range(lengths.size):
+            length, mine = lengths[user], order[first[user] : first[user + 1]]
+            start, at = at, at + max(length, 0)
+            plain = length != STRANGER and load(row, data, start, length, classes, rules)
             for i in range(mine.size):
-                outcome[mine[i]] = OTHER
-        elif newest >= 0:
-            state[user] = TOUCHED
-            row.head8[H_GENERATION] = rules.generation
-            row.head8[H_VERSION] += 1
-            end = store(row, epochs, out, end, classes, rules)
-            copy(row.vector, 0, vectors[touched], 0, rules.dimension)
-            norms[touched] = math.sqrt(square)
-            say(row, user, events[newest, POSITION], end, average, numbers[touched])
-            weigh_events(row, entries, work, events, weights, mine, outcome, weighed, rules)
-            place[user] = touched
-            touched += 1
-    count = 0
-    for e in range(len(events)):
-        facts[F_APPLIED + outcome[e]] += 1
-        if outcome[e] == APPLIED:
-            applied[count], owner[count], confidence[count] = e, place[events[e, USER]], weighed[e]
-            count += 1
-    return touched
+                plain = plain and events[mine[i], KIND] == 0
+            state[user], newest, square, entries = UNTOUCHED, -1, 0.0, 0
+            if plain:
+                newest = fold(row, events, weights, mine, outcome, rules)
+            if newest >= 0:
+                entries = confidences(row, work.confidence, work.ages, work.bits, rules)
+                square = solve(row, entries, average, space, work, rules, facts)
+            if not plain or square < 0:
+                state[user] = NOT_PLAIN
+                facts[F_NOT_PLAIN] += 1
+                for i in range(mine.size):
+                    outcome[mine[i]] = OTHER
+            elif newest >= 0:
+                state[user] = TOUCHED
+                row.head8[H_GENERATION] = rules.generation
+                row.head8[H_VERSION] += 1
+                end = store(row, epochs, out, end, classes, rules)
+                copy(row.vector, 0, vectors[touched], 0, rules.dimension)
+                norms[touched] = math.sqrt(square)
+                say(row, user, events[newest, POSITION], end, average, numbers[touched])
+                weigh_events(row, entries, work.confidence, events, weights, mine, outcome, weighed, rules)
+                place[user] = touched
+                touched += 1
+        count = 0
+        for e in range(len(events)):
+            facts[F_APPLIED + outcome[e]] += 1
+            if outcome[e] == APPLIED:
+                applied[count], owner[count], confidence[count] = e, place[events[e, USER]], weighed[e]
+                count += 1
+        return touched
+
+    compiled: Callable[..., int] = batch
+    return compiled
+
+
+refresh = _compile(_sources())

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamer.factors.kernel.rules import NO_ROW, Rules, copy, fill, jit
+from streamer.factors.kernel.jit import copy, fill, jit
+from streamer.factors.kernel.rules import NO_ROW, Rules
 
 HEAD_BYTES = 64
 # Where the fields of the head lie in the views of 2, 4 and 8 bytes (schemas/layouts.py).
@@ -33,6 +34,7 @@ class Row(NamedTuple):
 
 @jit()
 def class_of(classes: Any, entries: int, keys: int) -> int:
+    """The number of the size class that holds so many."""
     number = 0
     while classes[number, 0] < entries or classes[number, 1] < keys:
         number += 1
@@ -84,7 +86,7 @@ def load(row: Row, data: Any, at: int, length: int, classes: Any, rules: Rules) 
 
 
 @jit()
-def store(row: Row, epochs: Any, out: Any, at: int, classes: Any, rules: Rules) -> int:
+def store(row: Row, epochs: Any, out: Any, at: int, classes: Any, rules: Rules) -> Any:
     """Write a row's bytes; returns where they end."""
     number = class_of(classes, row.head2[H_ENTRIES], row.head2[H_KEYS])
     held, kept = classes[number, 0], classes[number, 1]

@@ -1,11 +1,8 @@
-"""What every part of the kernel shares: how it is compiled, what it is told, and the codes of what it says."""
+"""What every part of the kernel shares: what it is told, and the codes of what it says. Needs no numba."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from numba import njit
+from typing import NamedTuple
 
 APPLIED, DUPLICATE, CONFLICT, OUTSIDE_WINDOW, LATE, OTHER = range(6)
 """What became of an event; `OTHER`: its user is not plain."""
@@ -41,21 +38,6 @@ LOG, LINEAR, RAW = range(3)
 NO_ROW, STRANGER = -1, -2
 """Stand for a row's length."""
 
-_FAST = {"contract", "reassoc", "nsz", "arcp"}  # not "no NaN, no infinity": bad numbers must show
-
-
-def jit(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile; the machine code is kept beside this file or in the user's cache, if one of them is writable."""
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        options.update(nogil=True, error_model="numpy")
-        try:
-            return njit(signature, cache=True, **options)(function)
-        except RuntimeError:
-            return njit(signature, **options)(function)
-
-    return compiled
-
 
 class Rules(NamedTuple):
     """The policy's numbers, the shape of a row and the generation."""
@@ -77,20 +59,3 @@ class Rules(NamedTuple):
     tolerance: float
     max_peak: float
     max_trace: float
-
-
-# Loops over two slices become wide moves; slice assignments and sums of indexes do not.
-
-
-@jit()
-def copy(source: Any, at: int, target: Any, to: int, count: int) -> None:
-    a, b = source[at : at + count], target[to : to + count]
-    for i in range(count):
-        b[i] = a[i]
-
-
-@jit()
-def fill(target: Any, start: int, value: Any) -> None:
-    part = target[start:]
-    for i in range(part.size):
-        part[i] = value

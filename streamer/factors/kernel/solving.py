@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from streamer.factors.kernel.jit import FAST, copy, fill, jit
 from streamer.factors.kernel.rows import H_GENERATION, Row
-from streamer.factors.kernel.rules import _FAST, F_COLD, F_KNOWN, F_RESIDUAL, F_STEPS, Rules, copy, fill, jit
+from streamer.factors.kernel.rules import F_COLD, F_KNOWN, F_RESIDUAL, F_STEPS, Rules
 
 _CLOSE = 1.0 - 1e-4  # longer vectors are the guard's
 _TINY = np.float32(1e-30)
@@ -57,15 +58,16 @@ def find(hashes: Any, values: Any, item: Any) -> Any:
     return -1
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def dot(a: Any, b: Any) -> Any:
+    """Their inner product."""
     total = np.float32(0)
     for j in range(a.size):
         total += a[j] * b[j]
     return total
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def normal(rows: Any, count: int, d: Any, q: Any, x: Any, out: Any) -> None:
     """W'(q - D W x) of the first `count` rows, a multiple of four."""
     fill(out, 0, 0)
@@ -83,7 +85,7 @@ def normal(rows: Any, count: int, d: Any, q: Any, x: Any, out: Any) -> None:
             out[j] += s * a[j] + t * b[j] + u * c[j] + v * e[j]
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def subtract_product(matrix: Any, x: Any, out: Any) -> None:
     """Subtract matrix' x; nothing where the matrix is empty."""
     for i in range(len(matrix)):
@@ -92,7 +94,7 @@ def subtract_product(matrix: Any, x: Any, out: Any) -> None:
             out[j] -= x[i] * row[j]
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def gradients(work: Work, count: int, remainder: Any, rules: Rules) -> Any:
     """Solve in place in `work.y`; returns the steps taken and the relative residual, squared."""
     rows, d, y, r, p, z = work.rows, work.d, work.y, work.r, work.p, work.z
@@ -121,7 +123,7 @@ def gradients(work: Work, count: int, remainder: Any, rules: Rules) -> Any:
     return step, rho / max(size, _TINY)
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def triangle(lower: Any, x: Any, out: Any) -> None:
     """Set `out` to lower' x, with zeros above the diagonal of `lower`; four rows at a time."""
     fill(out, 0, 0)
@@ -137,7 +139,7 @@ def triangle(lower: Any, x: Any, out: Any) -> None:
             out[j] += s * a[j]
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def whiten(vector: Any, lower: Any, y: Any) -> None:
     """Set y to L' x; zero where that is not finite."""
     triangle(lower, vector, y)
@@ -145,7 +147,7 @@ def whiten(vector: Any, lower: Any, y: Any) -> None:
         fill(y, 0, 0)
 
 
-@jit(fastmath=_FAST)
+@jit(fastmath=FAST)
 def unwhiten(y: Any, inverse: Any, wide: Any, exact: Any, vector: Any) -> float:
     """Set `vector` to L^-T y, multiplied in float64 and rounded; returns its squared length."""
     for i in range(y.size):
@@ -184,7 +186,7 @@ def gather(row: Row, entries: int, space: Space, work: Work, rules: Rules) -> An
 
 
 @jit()
-def solve(row: Row, entries: int, average: Any, space: Space, work: Work, rules: Rules, facts: Any) -> float:
+def solve(row: Row, entries: int, average: Any, space: Space, work: Work, rules: Rules, facts: Any) -> Any:
     """Set the row's vector; returns its squared length, or -1 where that is not for the kernel to do."""
     known, easy = gather(row, entries, space, work, rules)
     if known == 0:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from streamer.factors.kernel.jit import fill, jit
 from streamer.factors.kernel.rows import H_ENTRIES, Row
-from streamer.factors.kernel.rules import APPLIED, LINEAR, LOG, RAW, Rules, fill, jit
+from streamer.factors.kernel.rules import APPLIED, LINEAR, LOG, RAW, Rules
 from streamer.factors.packed import ITEM
 from streamer.factors.weigh import EXP2, MAX_CONFIDENCE
 
@@ -16,7 +17,6 @@ _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13, _C14, 
 _LN2 = math.log(2.0)
 # Added to the bits of a number, it carries into the exponent from the root of two on; minus the exponent of 1.
 _HALF_ROOT = (1 << 52) - (int(np.float64(math.sqrt(2.0)).view(np.int64)) & ((1 << 52) - 1)) - (1023 << 52)
-UNROLL = 4
 
 
 @jit()
@@ -94,9 +94,9 @@ def confidences(row: Row, out: Any, ages: Any, bits: Any, rules: Rules) -> Any:
 
 @jit()
 def weigh_events(
-    row: Row, entries: int, work: Work, events: Any, weights: Any, mine: Any, outcome: Any, out: Any, rules: Rules
+    row: Row, entries: int, held: Any, events: Any, weights: Any, mine: Any, outcome: Any, out: Any, rules: Rules
 ) -> None:
-    """The confidence of each applied event's item, for its signal."""
+    """The confidence of each applied event's item, for its signal; `held`: of each entry."""
     for i in range(mine.size):
         e = mine[i]
         if outcome[e] == APPLIED:
@@ -105,5 +105,5 @@ def weigh_events(
             item = np.uint64(events[e, ITEM])
             for slot in range(entries):
                 if row.item[slot] == item:
-                    out[e] = work.confidence[slot]
+                    out[e] = held[slot]
                     break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from schemas.layouts import RowShape, UserRows, decode_user_rows
 from schemas.outcomes import Outcome, Reason
 from schemas.records import DAY_MS, FactorRecord, Policy
+from streamer.steps.compiled import available
 from tests.streamer.steps.world import NOW, TOPICS, event, items, manifest, record, run, user_step
 
 POLICY = Policy(history_capacity=6, keys_capacity=4, suppress_capacity=3)
@@ -49,21 +50,35 @@ EVENTS = st.lists(
 )
 
 
-@given(EVENTS, st.lists(st.integers(1, 39), max_size=6))
+PATHS = [
+    pytest.param("cholesky", False, id="cholesky"),
+    pytest.param("cg", False, id="numpy"),
+    pytest.param("cg", True, id="compiled", marks=pytest.mark.skipif(not available(), reason="numba is not installed")),
+]
+
+
+@pytest.mark.parametrize(("solver", "fast"), PATHS)
+@given(bodies=EVENTS, cuts=st.lists(st.integers(1, 39), max_size=6))
 @settings(max_examples=80, deadline=None)
-def test_rows_do_not_depend_on_how_events_are_cut_into_batches(bodies: list[Any], cuts: list[int]) -> None:
+def test_rows_do_not_depend_on_how_events_are_cut_into_batches(
+    solver: Literal["cg", "cholesky"], fast: bool, bodies: list[Any], cuts: list[int]
+) -> None:
     """Histories, keys, counts and (by Cholesky) vectors are the same bytes; only the revisions differ."""
     records = [record(offset, body) for offset, body in enumerate(bodies)]
     whole: dict[bytes, bytes] = {}
     parts: dict[bytes, bytes] = {}
-    first = run(user_step(POLICY), records, [], whole)
-    second = run(user_step(POLICY), records, cuts, parts)
+    first = run(user_step(POLICY, solver, fast=fast), records, [], whole)
+    second = run(user_step(POLICY, solver, fast=fast), records, cuts, parts)
     assert outcomes(first) == outcomes(second)
     assert sum(outcomes(first).values()) == len(records)
     assert whole.keys() == parts.keys()
     if whole:
         one, other = rows_of(whole), rows_of(parts)
         one.head["version"] = other.head["version"] = 0
+        if solver == "cg":
+            error = np.linalg.norm(one.vector - other.vector, axis=1) / np.linalg.norm(one.vector, axis=1)
+            assert error.max() <= 1e-5
+            other.vector[:] = one.vector
         for column in ("head", "vector", "item", "time", "strength", "request", "fingerprint", "key_time"):
             assert getattr(one, column).tobytes() == getattr(other, column).tobytes(), column
         assert one.extras == other.extras
