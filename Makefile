@@ -109,4 +109,6 @@ $(STAMP): requirements/all.txt requirements/uv.txt pyproject.toml
 	    $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode $(LOCKED) -r requirements/all.txt; } || \
 	    $(BIN)/python -m pip install $(LOCKED) -r requirements/all.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	@echo "compiling the user step (once)"
+	@$(BIN)/python -c 'from streamer.steps.compiled import warm; warm()'
 	@touch $@

@@ -32,6 +32,7 @@ from streamer.engine.store import StoreMemory
 from streamer.errors import BrokerError, DataError, FactorsError
 from streamer.events.read import Reader
 from streamer.settings import Settings, aiokafka_options
+from streamer.steps.compiled import warm
 from streamer.steps.item import ItemStep, ItemTopics
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
@@ -98,6 +99,8 @@ class Worker:
                 return
             self._model = active
             items, followers = await stack.enter_async_context(self._following_items(active))
+            if not await self._compile():
+                return
             memory = StoreMemory.of(self._settings.state.cache_mb)
             groups = []
             for name in self._roles:
@@ -193,6 +196,16 @@ class Worker:
         finally:
             for follower in followers:
                 await follower.stop()
+
+    async def _compile(self) -> bool:
+        """Have the compiled user step ready before anything is consumed; false if the worker is stopped meanwhile."""
+        if "users" not in self._roles or self._settings.engine.solver != "cg":
+            return True
+        self._telemetry.waiting("compiling the user step, which takes up to a minute the first time")
+        done = await self._unless_stopped(asyncio.to_thread(warm))
+        if done and self._model is not None:
+            self._telemetry.health.model(self._model.manifest.model_version)
+        return done
 
     def _group(self, name: str, active: ActiveModel, items: Items, memory: StoreMemory) -> Group:
         settings, topic, engine = self._settings, self._settings.topic, self._settings.engine

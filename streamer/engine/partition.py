@@ -242,11 +242,19 @@ class Partition:
 
     async def _live(self) -> None:
         """Open and process; after a fence, and while the partition is still ours, open anew."""
-        fenced = 0
+        fenced, mismatched = 0, False
         while True:
             try:
                 await self._open()
+                mismatched = False
                 await self._process()
+            except ChangelogMismatch as problem:
+                # Frozen between reading the offset and replaying, another owner may have gone on: look once more.
+                if mismatched:
+                    raise
+                mismatched = True
+                log.warning("changelog_mismatch", tp=str(self.tp), problem=str(problem))
+                pause = self.role.fenced_pause_seconds
             except _UNREACHABLE as problem:
                 # A broker's outage is nobody's fault here: what is committed stays, the rest is read again.
                 log.warning("broker_unreachable", tp=str(self.tp), problem=str(problem))

@@ -35,6 +35,8 @@ MAX_STEPS = 40
 # outweighs all else costs float32 its digits (measured: 4e-6 at 30, 1e-5 at 100), a large sum costs steps.
 MAX_PEAK = 30.0
 MAX_TRACE = 300.0
+# How much shorter, squared, a solution may be than its start: float32 has lost its digits on the way beyond that.
+MAX_SHRINK = 1e4
 
 _CHUNK_BYTES = 7 << 19  # gathered rows of a chunk; measured: smaller pays for numpy calls, larger leaves the caches
 _STRIDE = 8  # users whose histories are about as long go together, in strides of this many entries
@@ -111,7 +113,7 @@ def solve_batch(
         easy = (trace <= MAX_TRACE) & (load.max(axis=1, initial=0.0) <= MAX_PEAK)
     q = d if rhs == "c-1" else d + usable
     y = np.zeros((users, k), dtype=np.float32) if start is None else _started(space, start)
-    residual, worst = np.zeros(users), 0
+    residual, worst, before = np.zeros(users), 0, np.vecdot(y, y)
     for chosen, width in _chunks(usable, trace, easy, 4 * k):
         picked = index[chosen, :width]
         rows = space.scratch(picked.size)
@@ -131,7 +133,8 @@ def solve_batch(
     vectors = space.unwhiten(y)
     empty = ~usable.any(axis=1)
     vectors[empty] = 0.0
-    hard = np.flatnonzero(~(easy & (residual <= tolerance)) & ~empty)
+    shrunk = np.vecdot(y, y) * np.float32(MAX_SHRINK) < before
+    hard = np.flatnonzero(~(easy & (residual <= tolerance) & ~shrunk) & ~empty)
     for user in hard.tolist():
         vectors[user] = solve_cholesky(space, index[user], confidence[user], rhs)
         residual[user] = 0.0

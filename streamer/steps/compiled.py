@@ -18,7 +18,7 @@ import numpy.typing as npt
 from schemas.layouts import size_classes
 from schemas.outcomes import Outcome, Reason
 from streamer.factors.kernel import rules
-from streamer.factors.solve import MAX_PEAK, MAX_STEPS, MAX_TRACE
+from streamer.factors.solve import MAX_PEAK, MAX_SHRINK, MAX_STEPS, MAX_TRACE
 from streamer.steps.fold import Columns, Index
 from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, Refreshed
@@ -70,7 +70,7 @@ class Compiled:
             int(np.uint64(generation.number).astype(np.int64)),
             MAX_STEPS,
         )
-        self._real = (policy.alpha, policy.norm_cap, generation.tolerance, MAX_PEAK, MAX_TRACE)
+        self._real = (policy.alpha, policy.norm_cap, generation.tolerance, MAX_PEAK, MAX_TRACE, MAX_SHRINK)
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys
         self._none = np.zeros((0, shape.dimension), np.float32)

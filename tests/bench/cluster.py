@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from schemas.records import Control
 from streamer.events.hashes import partition
-from tests.bench.world import ITEM_KEY, MODEL, Message, World, item_id
+from tests.bench.world import MODEL, Message, World, item_id
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "factors."

@@ -16,8 +16,11 @@ _START_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """events in seconds of wall time; cpu: seconds of the process, all threads; start: seconds from the process's
-    start to its first progress."""
+    """How a drain went.
+
+    events in seconds of wall time; cpu: seconds of the process, all threads; start: seconds from the process's
+    start to its first progress.
+    """
 
     events: int
     seconds: float

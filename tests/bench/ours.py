@@ -130,7 +130,7 @@ def _rounds(servers: str, world: World, state: Path, chosen: argparse.Namespace)
             process.send_signal(18)
             before = scrape(port)
             result = drain(process, offsets, GROUP, at - chosen.events, at, warm=0, seconds=chosen.seconds)
-            wait_for("the rest", lambda: offsets.committed(GROUP) >= at, 600)
+            wait_for("the rest", lambda goal=at: offsets.committed(GROUP) >= goal, 600)
             seen = scrape(port).since(before)
             print(
                 f"round {number}{' (warm-up)' if not number else ''}: {result.rate:8.0f} events/s   "

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +39,11 @@ Message = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class World:
-    """users: how many have a row; history: average entries of one; capacity, keys: the policy's bounds;
-    plain: clicks alone, each sent once, instead of `MIX`."""
+    """What is measured on.
+
+    users: how many have a row; history: average entries of one; capacity, keys: the policy's bounds;
+    plain: clicks alone, each sent once, instead of `MIX`.
+    """
 
     users: int = 200_000
     items: int = 10_000
@@ -84,7 +88,8 @@ class World:
     def popularity(self) -> npt.NDArray[np.float64]:
         """(items,) share of the events, falling as a power of the rank."""
         share = (np.arange(self.items) + 10.0) ** -0.8
-        return share / share.sum()
+        normal: npt.NDArray[np.float64] = share / share.sum()
+        return normal
 
     @cached_property
     def vectors(self) -> npt.NDArray[np.float32]:
@@ -93,7 +98,8 @@ class World:
         spectrum = (np.arange(self.dimension) + 1.0) ** -0.4
         length = (self.popularity / self.popularity.mean()) ** 0.25
         vectors = draw.standard_normal((self.items, self.dimension)) * spectrum * length[:, None] * 0.3
-        return vectors.astype(np.float32)
+        small: npt.NDArray[np.float32] = vectors.astype(np.float32)
+        return small
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
@@ -166,8 +172,10 @@ class World:
         return np.searchsorted(np.cumsum(self.popularity)[:-1], draw.random(shape)).astype(np.int64)
 
     def events(self, count: int, round_: int, *, first_user: int = 0) -> Iterator[tuple[int, Message]]:
-        """(partition, (key, event)) of ``count`` events of users drawn evenly, at this moment; never the same ids
-        for two values of ``round_``."""
+        """(partition, (key, event)) of ``count`` events of users drawn evenly, at this moment.
+
+        Never the same ids for two values of ``round_``.
+        """
         draw = np.random.default_rng((self.seed, 2, round_))
         users = first_user + draw.integers(0, self.users, count)
         items = self._items(draw, count).tolist()
@@ -175,9 +183,7 @@ class World:
         again = (draw.random(count) < REPEATED).tolist()
         partitions = self.partition_of[users].tolist()
         at, previous = int(time.time() * 1000), None
-        for number, (user, item, kind, where) in enumerate(
-            zip(users.tolist(), items, types, partitions, strict=True)
-        ):
+        for number, (user, item, kind, where) in enumerate(zip(users.tolist(), items, types, partitions, strict=True)):
             message = event(user, item, TYPES[kind], at, f"{round_}-{number}")
             if again[number] and previous is not None and not self.plain:
                 yield previous
@@ -185,7 +191,7 @@ class World:
                 yield where, message
             previous = where, message
 
-    def smaller(self, **changes: int) -> World:
+    def smaller(self, **changes: Any) -> World:
         """The same with other sizes."""
         return replace(self, **changes)
 

@@ -181,10 +181,6 @@ class Churn:
     def _settle(self) -> None:
         """No more faults and no more events: everything that was sent must be accounted for."""
         self._thaw(everybody=True)
-        for name, worker in self._workers.items():
-            if not worker.running:
-                self._faults[f"stopped by itself with {worker.ended_with}"] += 1
-                self._start(name)
         self._world.wait_caught_up(90)
 
 

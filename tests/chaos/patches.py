@@ -171,6 +171,18 @@ def _freeze_before_commit(strike: Strike) -> None:
     _replace(AIOKafkaProducer, "commit_transaction", patched)
 
 
+def _freeze_in_open(strike: Strike) -> None:
+    """Sleep between reading the committed offset and replaying the changelog."""
+    original = Partition._restore
+
+    async def patched(self: Any) -> Any:
+        if strike.now():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return await original(self)
+
+    _replace(Partition, "_restore", patched)
+
+
 def _lose_commit_reply(strike: Strike) -> None:
     """The broker commits and its answer never comes."""
     original = AIOKafkaProducer.commit_transaction
@@ -275,6 +287,7 @@ PATCHES: dict[str, Patch] = {
     "after_commit": _kill_around(PartitionProducer, "commit", after=True),
     "after_store": _kill_around(Partition, "_write", after=True),
     "freeze_before_commit": _freeze_before_commit,
+    "freeze_in_open": _freeze_in_open,
     "lose_commit_reply": _lose_commit_reply,
     "refuse_a_batch": _refuse_a_batch,
     "lose_a_span": _lose_a_span,

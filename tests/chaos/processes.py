@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.request import urlopen
 
+from ops.broker.ports import free_ports
+from tests.chaos.forge import Forge, Forged
 from tests.chaos.patches import LANDED_FILE
 
-_CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[2]
 _STOP_SECONDS = 20.0
 
 
@@ -20,19 +22,31 @@ class WorkerProcess:
     """One worker; ``log`` holds what it wrote, ``landed`` which patches struck."""
 
     def __init__(
-        self, name: str, folder: Path, environment: Mapping[str, str], patches: Sequence[str], role: str, port: int
+        self,
+        name: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        patches: Sequence[str],
+        role: str,
+        forge: Forge | None,
     ) -> None:
+        """Start it: from the forge, or without one as an operator does."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.name, self.port = name, port
+        self.name, self.port = name, free_ports(1)[0]
         self.log = folder / f"{name}.log"
         self._landed = folder / f"{name}.landed"
         self._landed.unlink(missing_ok=True)
-        arguments = [str(os.getpid()), ",".join(patches), "run", "--role", role]
+        mine = {**environment, LANDED_FILE: str(self._landed), "FACTORS_HTTP__PORT": str(self.port)}
+        arguments = ["run", "--role", role]
+        self._process: subprocess.Popen[bytes] | Forged
+        if forge is not None:
+            self._process = forge.launch(patches, arguments, mine, self.log)
+            return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.worker", *arguments],
-                cwd=_CHECKOUT,
-                env={**os.environ, **environment, LANDED_FILE: str(self._landed), "FACTORS_HTTP__PORT": str(port)},
+                [sys.executable, "-m", "tests.chaos.worker", str(os.getpid()), ",".join(patches), *arguments],
+                cwd=CHECKOUT,
+                env={**os.environ, **mine},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

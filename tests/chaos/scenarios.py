@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 
+from tests.chaos.processes import WorkerProcess
 from tests.chaos.world import START_SECONDS, World
 from tests.oracle.report import Report
 
@@ -72,7 +73,20 @@ def shaken(world: World, mishap: str, *extra: str) -> Report:
 def zombie(world: World, *extra: str) -> Report:
     """A worker freezes inside a transaction, another takes over, and the first one wakes up."""
     world.send(_STARTS)
-    frozen = world.start("a", ["freeze_before_commit:6", *extra])
+    return _wake_up(world, world.start("a", ["freeze_before_commit:6", *extra]), *extra)
+
+
+def zombie_in_open(world: World) -> Report:
+    """A worker freezes while it opens a partition, when it has read the committed offset and nothing else."""
+    world.send(_STARTS)
+    first = world.start()
+    world.wait_caught_up()
+    assert first.stop() == 0, world.last_words()
+    world.send(_MORE)
+    return _wake_up(world, world.start(patches=["freeze_in_open:2"]))
+
+
+def _wake_up(world: World, frozen: WorkerProcess, *extra: str) -> Report:
     world.wait_for(frozen.frozen, START_SECONDS, lambda: "the worker did not freeze")
     world.start("b", extra)
     world.wait_caught_up()
@@ -87,9 +101,10 @@ def zombie(world: World, *extra: str) -> Report:
 
 def finish(world: World, counters: dict[tuple[str, str], int] | None = None) -> Report:
     """Stop whoever runs, in good order, and compare."""
-    running = [worker for worker in world.workers if worker.running]
-    for worker in running:
-        assert worker.stop() == 0, world.last_words()
+    for worker in world.workers:
+        expected = (0,) if worker.running else (0, _FATAL, -signal.SIGTERM)
+        code = worker.stop() if worker.running else worker.ended_with
+        assert code in expected, f"{worker.name} ended with {code}\n{world.last_words()}"
     stores = [world.store(name) for name in sorted({worker.name for worker in world.workers})]
     report = world.audit(stores=stores, counters=counters)
     print(report)

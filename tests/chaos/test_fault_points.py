@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.chaos.conftest import MakeWorld
-from tests.chaos.scenarios import killed_at, killed_in_restore, shaken, undisturbed, zombie
+from tests.chaos.scenarios import killed_at, killed_in_restore, shaken, undisturbed, zombie, zombie_in_open
+from tests.chaos.world import World
+from tests.oracle.report import Report
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -17,6 +21,13 @@ def test_an_undisturbed_run_is_the_recompute(make_world: MakeWorld, solver: str)
     assert report.violations == []
     assert report.worst_error <= 1e-5
     assert solver == "cg" or report.bitwise == report.vectors > 0
+
+
+def test_a_model_of_the_bootstrap_job_is_a_start_like_any_other(make_world: MakeWorld) -> None:
+    """Its users go on from the rows, keys and versions that the job published."""
+    report = undisturbed(make_world(model="bootstrap"))
+    assert report.violations == []
+    assert report.bitwise == report.vectors > 0
 
 
 @pytest.mark.parametrize(
@@ -56,6 +67,7 @@ def test_a_mishap_that_kills_nobody_loses_and_doubles_nothing(make_world: MakeWo
     assert shaken(make_world(), mishap).violations == []
 
 
-def test_a_zombie_changes_nothing(make_world: MakeWorld) -> None:
-    """Whoever wakes after the session ended finds the partition fenced."""
-    assert zombie(make_world()).violations == []
+@pytest.mark.parametrize("scenario", [zombie, zombie_in_open])
+def test_a_zombie_changes_nothing(make_world: MakeWorld, scenario: Callable[[World], Report]) -> None:
+    """Whoever wakes after the session ended finds the partition fenced, and lives on."""
+    assert scenario(make_world()).violations == []

@@ -1,4 +1,4 @@
-"""Start the worker with patches: `python -m tests.chaos.worker PARENT_PID PATCH,PATCH run --role users`.
+"""Be the worker, with patches: `python -m tests.chaos.worker PARENT_PID PATCH,PATCH run --role users`.
 
 Patches change the modules of this process before the product's own main runs; see `tests.chaos.patches`.
 The process dies with its parent, also when the parent is killed.
@@ -11,24 +11,30 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Iterable
 
 from tests.chaos.patches import apply_patch
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Apply the patches, then be the product."""
-    parent, patches, *arguments = sys.argv[1:]
+def die_with(parent: int) -> None:
+    """Ask the kernel for SIGKILL at the parent's death."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != int(parent):
+        # The parent may have died before the request: then nobody is left to be told.
+        if os.getppid() != parent:
             sys.exit(1)
-    for patch in filter(None, patches.split(",")):
+
+
+def be_the_worker(patches: Iterable[str], arguments: list[str]) -> None:
+    """Apply the patches, then run the product's own main."""
+    for patch in patches:
         apply_patch(patch)
     sys.argv = ["streamer", *arguments]
     runpy.run_module("streamer", run_name="__main__", alter_sys=False)
 
 
 if __name__ == "__main__":
-    main()
+    die_with(int(sys.argv[1]))
+    be_the_worker(filter(None, sys.argv[2].split(",")), sys.argv[3:])

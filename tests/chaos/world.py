@@ -25,10 +25,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from ops.broker.ports import free_ports
 from schemas.records import Artifact, Control, FactorRecord, Manifest, Policy
 from tests.chaos.events import Events, Sent
-from tests.chaos.processes import WorkerProcess
+from tests.chaos.forge import Forge
+from tests.chaos.processes import CHECKOUT, WorkerProcess
 from tests.oracle.audit import audit
 from tests.oracle.hashes import generation_id, item_hash, partition_of, request_hash
 from tests.oracle.report import Report
@@ -38,7 +38,6 @@ START_SECONDS = 120.0
 """Enough for a first start ever, which compiles the solver."""
 
 _DIMENSION = 8
-_CHECKOUT = Path(__file__).parents[2]
 _ITEM_KEY = bytes(range(16))
 _MODEL = "chaos-1"
 
@@ -55,10 +54,13 @@ class World:
         partitions: int = 3,
         users: int = 40,
         seed: int = 1,
+        model: str = "small",
         solver: str = "cholesky",
         role: str = "users",
         batch_events: int = 40,
+        forge: Forge | None = None,
     ) -> None:
+        self._forge = forge
         self.servers, self.prefix, self.folder = bootstrap_servers, prefix, folder
         self.partitions, self.solver, self.role = partitions, solver, role
         self.app_id = f"{prefix.rstrip('.')}-app"
@@ -67,7 +69,7 @@ class World:
         self.workers: list[WorkerProcess] = []
         self.items = [f"item-{number}" for number in range(60)]
         self.events = Events(seed, users=users, items=self.items, clock=lambda: time.time_ns() // 1_000_000)
-        self._users = users
+        self._users, self._model = users, model
         self._environment = {
             "FACTORS_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
             "FACTORS_KAFKA__PREFIX": prefix,
@@ -79,6 +81,12 @@ class World:
             "FACTORS_ENGINE__MAX_PENDING_EVENTS": str(10 * batch_events),
             "FACTORS_ENGINE__SOLVER": solver,
             "FACTORS_LOG__FORMAT": "json",
+            "FACTORS_BOOTSTRAP__DIMENSION": str(_DIMENSION),
+            "FACTORS_BOOTSTRAP__ITERATIONS": "3",
+            "FACTORS_BOOTSTRAP__ARTIFACTS": str(folder / "artifacts"),
+            "FACTORS_POLICY__HISTORY_CAPACITY": "20",
+            "FACTORS_POLICY__KEYS_CAPACITY": "24",
+            "FACTORS_POLICY__SUPPRESS_CAPACITY": "4",
             "PYTHONFAULTHANDLER": "1",
         }
         # Java's partitioner: any other would split a user in two.
@@ -95,8 +103,11 @@ class World:
         )
 
     def __enter__(self) -> Self:
-        self._create_topics()
-        self._publish_model()
+        self._command("streamer", "topics", "create")
+        if self._model == "bootstrap":
+            self._bootstrap()
+        else:
+            self._publish_model()
         return self
 
     def __exit__(
@@ -108,19 +119,28 @@ class World:
 
     # --- making it ----------------------------------------------------------------------------------------------
 
-    def _create_topics(self) -> None:
-        """By the product's own command, as an operator would."""
+    def _command(self, *arguments: str) -> None:
+        """One of the product's own commands, as an operator would use it."""
         done = subprocess.run(
-            [sys.executable, "-m", "streamer", "topics", "create"],
-            cwd=_CHECKOUT,
+            [sys.executable, "-m", *arguments],
+            cwd=CHECKOUT,
             env={**os.environ, **self._environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=START_SECONDS,
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"topics create ended with {done.returncode}: {done.stdout}{done.stderr}")
+            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+
+    def _bootstrap(self) -> None:
+        """A model of the product's own bootstrap job, trained on good events of the days before."""
+        day = 86_400_000
+        before = Events(0, users=self._users, items=self.items, clock=lambda: time.time_ns() // 1_000_000 - 8 * day)
+        lines = [sent.value for sent in before.take(2000) if sent.value and b"timestamp" in sent.value]
+        file = self.folder / "before.ndjson"
+        file.write_bytes(b"\n".join(line.replace(b"\n", b"") for line in lines))
+        self._command("bootstrap", "run", "--events", str(file))
 
     def _publish_model(self) -> None:
         draw = np.random.default_rng(7)
@@ -202,12 +222,14 @@ class World:
 
     # --- workers ------------------------------------------------------------------------------------------------
 
-    def start(self, name: str = "a", patches: Iterable[str] = (), *, static: bool = True) -> WorkerProcess:
+    def start(self, name: str = "a", patches: Iterable[str] = ()) -> WorkerProcess:
         """Start a worker: ``name`` is its instance id and its store's folder."""
-        environment = {**self._environment, "FACTORS_STATE__DIR": str(self.folder / name / "state")}
-        if static:
-            environment["FACTORS_ENGINE__INSTANCE_ID"] = name
-        worker = WorkerProcess(name, self.folder / name, environment, list(patches), self.role, free_ports(1)[0])
+        environment = {
+            **self._environment,
+            "FACTORS_STATE__DIR": str(self.folder / name / "state"),
+            "FACTORS_ENGINE__INSTANCE_ID": name,
+        }
+        worker = WorkerProcess(name, self.folder / name, environment, list(patches), self.role, self._forge)
         self.workers.append(worker)
         return worker
 

@@ -63,7 +63,8 @@ def _check(logs: Logs, rules: Rules, bitwise: bool) -> Report:
         _check_store(number, changelog, logs, report)
     check_letters(letters, logs, report)
     check_signals(signals, logs, rules, report)
-    check_items(logs, rules, report)
+    if logs.items_committed is not None:
+        check_items(logs, logs.items_committed, rules, report)
     _check_counters(logs, report)
     _check_acked(logs, report)
     if not report.records or not report.users or not report.published:

@@ -92,16 +92,16 @@ def _moved(vector: Vector, user: Vector, confidence: float, rules: Rules) -> Vec
     return moved
 
 
-def check_items(logs: Logs, rules: Rules, report: Report) -> None:
-    """Every partition of the item side."""
+def check_items(logs: Logs, committed: dict[int, int], rules: Rules, report: Report) -> None:
+    """Every partition of the item side; ``committed``: its group's offsets."""
     for number in sorted(logs.item_state):
         records = logs.item_state[number]
         marker = _marker(records)
-        committed = logs.items_committed.get(number)
-        if marker != committed:
-            report.found(f"items: partition {number} committed {committed}, its changelog says {marker}")
-        if committed is not None or records:
-            _check_partition(number, logs, rules, report)
+        offset = committed.get(number)
+        if marker != offset:
+            report.found(f"items: partition {number} committed {offset}, its changelog says {marker}")
+        if offset is not None or records:
+            _check_partition(number, offset or 0, logs, rules, report)
 
 
 def _marker(records: list[LogRecord]) -> int | None:
@@ -109,7 +109,7 @@ def _marker(records: list[LogRecord]) -> int | None:
     return int.from_bytes(values[-1], "little") if values else None
 
 
-def _check_partition(number: int, logs: Logs, rules: Rules, report: Report) -> None:
+def _check_partition(number: int, end: int, logs: Logs, rules: Rules, report: Report) -> None:
     published: dict[bytes, list[LogRecord]] = {}
     for record in logs.items.get(number, []):
         published.setdefault(record.key or b"", []).append(record)
@@ -121,7 +121,7 @@ def _check_partition(number: int, logs: Logs, rules: Rules, report: Report) -> N
     for record in logs.signals.get(number, []):
         # What is no signal is said by `check_signals`, and no worker takes it.
         good = len(record.value or b"") == _SIGNAL.size + 4 * rules.dimension
-        if good and record.offset < logs.items_committed.get(number, 0):
+        if good and record.offset < end:
             signals.setdefault(record.key or b"", []).append(record)
     for key in sorted(signals.keys() | revisions.keys()):
         name = f"item {key.decode(errors='replace')!r}"

@@ -41,7 +41,7 @@ class Logs:
         manifest: the active generation's, as published.
         items: item-factors.
         signals: item-signals.
-        item_state, items_committed: changelog and committed offsets of the item side, empty where none ran.
+        item_state, items_committed: changelog and committed offsets of the item side; None where it is not compared.
         catalogue: the items topic.
         ends: of each topic (by the field's name here), the end offset of each partition.
         stores: of each partition every worker's store, or what is wrong with it; None where none is compared.
@@ -58,7 +58,7 @@ class Logs:
     items: Log
     signals: Log
     item_state: Log = field(default_factory=dict)
-    items_committed: dict[int, int] = field(default_factory=dict)
+    items_committed: dict[int, int] | None = None
     catalogue: Log = field(default_factory=dict)
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     stores: Mapping[int, Sequence[StoreRows | str]] | None = None

@@ -51,7 +51,7 @@ def read_logs(
         ends = {"interactions": _ends(consumer, f"{prefix}interactions", list(logs["interactions"]))}
     finally:
         consumer.close()
-    items_committed = {}
+    items_committed = None
     if items_group is not None:
         consumer = _consumer(bootstrap_servers, items_group)
         try:

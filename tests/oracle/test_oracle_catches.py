@@ -352,6 +352,7 @@ def _item_published_twice(logs: Logs) -> None:
 
 
 def _item_offset_behind(logs: Logs) -> None:
+    assert logs.items_committed is not None
     logs.items_committed[0] -= 1
 
 

@@ -56,7 +56,6 @@ def _keywords(kind: str, schema: dict[str, Any], defs: dict[str, Any]) -> dict[s
         words["others"] = extra if isinstance(extra, bool) else _alternatives(extra, defs)
         words["required"] = sorted(words.get("required", []))
         words["properties"] = {
-            name: [_alternatives(value, defs), default_of(value)]
-            for name, value in words.get("properties", {}).items()
+            name: [_alternatives(value, defs), default_of(value)] for name, value in words.get("properties", {}).items()
         }
     return words

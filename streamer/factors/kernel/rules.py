@@ -59,3 +59,4 @@ class Rules(NamedTuple):
     tolerance: float
     max_peak: float
     max_trace: float
+    max_shrink: float

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamer.factors.kernel.jit import FAST, copy, fill, jit
+from streamer.factors.kernel.jit import FAST, copy, fill, jit, prefetch
 from streamer.factors.kernel.rows import H_GENERATION, Row
 from streamer.factors.kernel.rules import F_COLD, F_KNOWN, F_RESIDUAL, F_STEPS, Rules
 
 _CLOSE = 1.0 - 1e-4  # longer vectors are the guard's
 _TINY = np.float32(1e-30)
 UNROLL = 4
+_LINE = 16  # float32 numbers of a cache line
 
 
 class Space(NamedTuple):
@@ -72,17 +73,16 @@ def normal(rows: Any, count: int, d: Any, q: Any, x: Any, out: Any) -> None:
     """W'(q - D W x) of the first `count` rows, a multiple of four."""
     fill(out, 0, 0)
     for i in range(0, count, UNROLL):
-        a, b, c, e = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
         s, t, u, v = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
         for j in range(x.size):
-            s += a[j] * x[j]
-            t += b[j] * x[j]
-            u += c[j] * x[j]
-            v += e[j] * x[j]
+            s += rows[i, j] * x[j]
+            t += rows[i + 1, j] * x[j]
+            u += rows[i + 2, j] * x[j]
+            v += rows[i + 3, j] * x[j]
         s, t = q[i] - d[i] * s, q[i + 1] - d[i + 1] * t
         u, v = q[i + 2] - d[i + 2] * u, q[i + 3] - d[i + 3] * v
         for j in range(x.size):
-            out[j] += s * a[j] + t * b[j] + u * c[j] + v * e[j]
+            out[j] += s * rows[i, j] + t * rows[i + 1, j] + u * rows[i + 2, j] + v * rows[i + 3, j]
 
 
 @jit(fastmath=FAST)
@@ -129,10 +129,9 @@ def triangle(lower: Any, x: Any, out: Any) -> None:
     fill(out, 0, 0)
     k = x.size
     for i in range(0, k - k % UNROLL, UNROLL):
-        a, b, c, e = lower[i], lower[i + 1], lower[i + 2], lower[i + 3]
         s, t, u, v = x[i], x[i + 1], x[i + 2], x[i + 3]
         for j in range(i + UNROLL):
-            out[j] += s * a[j] + t * b[j] + u * c[j] + v * e[j]
+            out[j] += s * lower[i, j] + t * lower[i + 1, j] + u * lower[i + 2, j] + v * lower[i + 3, j]
     for i in range(k - k % UNROLL, k):
         a, s = lower[i], x[i]
         for j in range(i + 1):
@@ -164,10 +163,17 @@ def unwhiten(y: Any, inverse: Any, wide: Any, exact: Any, vector: Any) -> float:
 def gather(row: Row, entries: int, space: Space, work: Work, rules: Rules) -> Any:
     """Find the history in the space and fetch its rows; returns how many are known, and whether it is easy."""
     k, known, trace, peak = rules.dimension, 0, np.float32(0), np.float32(0)
+    # Rows and slots lie anywhere: all are sent for before the first is needed.
+    mask = np.int64(space.hashes.size - 1)
+    for i in range(entries):
+        prefetch(space.hashes, np.int64(row.item[i]) & mask)
+        prefetch(space.values, np.int64(row.item[i]) & mask)
     for i in range(entries):
         index = find(space.hashes, space.values, row.item[i])
         if index >= 0:
             work.found[known] = index
+            for j in range(0, k, _LINE):
+                prefetch(space.whitened, np.int64(index) * k + j)
             work.d[known] = np.float32(work.confidence[i] - 1.0)
             work.q[known] = work.d[known] + np.float32(rules.right)
             load = work.d[known] * space.leverage[index]
@@ -177,10 +183,13 @@ def gather(row: Row, entries: int, space: Space, work: Work, rules: Rules) -> An
     easy = trace <= rules.max_trace and peak <= rules.max_peak
     if easy:
         for i in range(known):
-            copy(space.whitened[work.found[i]], 0, work.rows[i], 0, k)
+            index = work.found[i]
+            for j in range(k):
+                work.rows[i, j] = space.whitened[index, j]
         # Rows of no weight make the count a multiple of what is unrolled.
         for i in range(known, (known + UNROLL - 1) // UNROLL * UNROLL):
-            fill(work.rows[i], 0, 0)
+            for j in range(k):
+                work.rows[i, j] = 0
             work.d[i], work.q[i] = 0, 0
     return known, easy
 
@@ -203,8 +212,10 @@ def solve(row: Row, entries: int, average: Any, space: Space, work: Work, rules:
     else:
         fill(work.y, 0, 0)
     count = (known + UNROLL - 1) // UNROLL * UNROLL
+    before = dot(work.y, work.y)
     steps, residual = gradients(work, count, space.remainder, rules)
-    if not residual <= np.float32(rules.tolerance * rules.tolerance):
+    shrunk = dot(work.y, work.y) * np.float32(rules.max_shrink) < before
+    if shrunk or not residual <= np.float32(rules.tolerance * rules.tolerance):
         return -1.0
     square = unwhiten(work.y, space.inverse, work.wide, work.exact, row.vector)
     if not square <= rules.norm_cap * rules.norm_cap * _CLOSE:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -148,7 +148,8 @@ def letters(world: World) -> list[tuple[bytes | None, bytes | None, dict[str, by
         if message.error():
             ended += 1
             continue
-        found.append((message.key(), message.value(), dict(message.headers() or [])))
+        headers: dict[str, bytes] = dict(cast("list[tuple[str, bytes]]", message.headers() or []))
+        found.append((message.key(), message.value(), headers))
     reader.close()
     return found
 

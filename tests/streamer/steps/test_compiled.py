@@ -138,6 +138,20 @@ def test_a_user_grows_through_every_size_class() -> None:
     assert len(rows[0][b"ann"]) == 64 + 32 + 16 + 20 * 19 + 16 * 17
 
 
+def test_a_vector_far_shorter_than_the_one_before_is_still_right() -> None:
+    """From a long start float32 cannot reach a short solution: such a user is solved exactly, on both paths."""
+    policy = Policy(history_capacity=1, half_life_ms=0, rhs="c-1")
+    records = [record(0, event()), record(1, event(request_id="r2", item_id="i2", timestamp=NOW + 1, value=1e-9))]
+    vectors = []
+    for step in (*both(policy), user_step(policy, "cholesky", both(policy)[0]._items)):
+        rows: dict[bytes, bytes] = {}
+        run(step, records, [1], rows)
+        vectors.append(np.frombuffer(rows[b"ann"][64:96], "<f4"))
+    assert 0 < np.linalg.norm(vectors[2]) < 1e-6
+    assert_near(vectors[0], vectors[2])
+    assert_near(vectors[1], vectors[2])
+
+
 def test_plain_users_take_the_compiled_path_and_others_do_not() -> None:
     """A suppressed item makes a row special, a click alone does not."""
     step, _ = both(Policy(history_capacity=6, keys_capacity=4))
