@@ -94,6 +94,8 @@ class WorkerProcess:
         self.signal(signal.SIGTERM)
         code = self.wait(_STOP_SECONDS)
         if code is None:
+            self.signal(signal.SIGUSR1)  # its last words say where it hangs
+            self.wait(2.0)
             self.kill()
             return -signal.SIGKILL
         return code

@@ -6,7 +6,10 @@ The process dies with its parent, also when the parent is killed.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import faulthandler
+import gc
 import os
 import runpy
 import signal
@@ -27,10 +30,19 @@ def die_with(parent: int) -> None:
             sys.exit(1)
 
 
+def _tell_all(*_: object) -> None:
+    """Print where every task of every loop waits, for a post-mortem of a worker that hangs."""
+    for loop in [one for one in gc.get_objects() if isinstance(one, asyncio.AbstractEventLoop)]:
+        for task in asyncio.all_tasks(loop):
+            task.print_stack(file=sys.stderr)
+    faulthandler.dump_traceback()
+
+
 def be_the_worker(patches: Iterable[str], arguments: list[str]) -> None:
     """Apply the patches, then run the product's own main."""
     for patch in patches:
         apply_patch(patch)
+    signal.signal(signal.SIGUSR1, _tell_all)
     sys.argv = ["streamer", *arguments]
     runpy.run_module("streamer", run_name="__main__", alter_sys=False)
 

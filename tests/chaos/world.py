@@ -314,7 +314,7 @@ class World:
 
     def last_words(self) -> str:
         """The ends of the workers' logs."""
-        ends = {worker.log: worker.log.read_text(errors="replace")[-2500:] for worker in self.workers}
+        ends = {worker.log: worker.log.read_text(errors="replace")[-20_000:] for worker in self.workers}
         return "\n".join(f"--- {log.name}\n{text}" for log, text in ends.items())
 
     def audit(self, *, stores: Sequence[Path] = (), counters: dict[tuple[str, str], int] | None = None) -> Report:

@@ -94,7 +94,8 @@ def test_batch_is_the_reference(*, seed: int, users: int, width: int, rhs: str, 
     assert out.empty.tolist() == (~(index >= 0).any(axis=1)).tolist()
     assert not out.vectors[out.empty].any()
     assert (out.residual <= TOLERANCE).all()
-    assert out.fallbacks == 0
+    # A start at random may be a hundred times as long as the solution (`MAX_SHRINK`).
+    assert warm or out.fallbacks == 0
 
 
 @pytest.mark.parametrize(("alpha", "ridge"), [(5.0, 10.0), (40.0, 0.05)])
