@@ -1,199 +1,197 @@
-"""``make bench``: this worker beside a stock Faust agent and a bare loop; one run, one machine, the same events.
+"""`make bench`: this worker beside a stock Faust agent and a bare loop; one run, one machine, the same events.
 
-Each repeat writes events first; then each of the three in turn starts, reads what waits for it, and is stopped.
-The clock runs from the first commit after a warm-up to the last. Everything shares the machine's cores with the broker.
+Three processes live through the whole run, each with its own consumer group and its own topic. In each repeat the same
+events are written to the three topics, and the three take turns: one is frozen while its events pile up, then let go,
+and the clock runs until it has committed the last of them. The order of the turns rotates. The first round warms up.
+
+Then the time from an event to its vector at steady loads, an audit of the vectors, and with --memory (alone) the
+resident memory while users stream through. Figures also go to .cache/bench/.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from kafka import KafkaAdminClient
-
+from ops.broker import BrokerUnavailableError
 from ops.broker.local import LocalBroker
 from ops.broker.ports import free_ports
-from ops.demo.send import Sender
-from ops.demo.story import latencies, notes
-from tests.bench import bare, stock
-from tests.bench.cluster import PREFIX, ROOT, Offsets, environment, prepare, publish, wait_for
-from tests.bench.drain import Drain, Failed, drain, stop
-from tests.bench.ours import GROUP, measure, running
-from tests.bench.scrape import Scrape, is_ready
+from tests.bench import latency, memory, report
+from tests.bench.audit import audit
+from tests.bench.cluster import ROOT, create_other_topics, log_bytes, prepare
+from tests.bench.lines import BARE_TOPICS, STOCK_TOPICS, Contender, Failed, Line, bare, contending, ours, stock
+from tests.bench.scrape import scrape
 from tests.bench.world import World
 
-_OUT = ROOT / ".cache" / "bench"
+OUT = ROOT / ".cache" / "bench"
+HEAP = "1536m"
+STOCK = "stock Faust"
+_OUTPUTS = ("user-state", "user-factors", "item-signals", "dead-letters")
+_VARIANTS: tuple[dict[str, str | int | bool], ...] = (
+    {},
+    {"send": "soon"},
+    {"loop": "aio"},
+    {"buffer": 4096},
+    {"buffer": 262_144},
+    {"batch": 16_384},
+    {"linger": "0.005"},
+    {"commit": "2.8"},
+    {"cython": False},
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and keep the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=200_000)
-    parser.add_argument("--events", type=int, default=200_000, help="of each repeat")
+    parser.add_argument("--events", type=int, default=160_000, help="of each line in each repeat")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="clock of one repeat at most")
+    parser.add_argument("--seconds", type=float, default=60.0, help="a turn's clock at most; the rest is not timed")
     parser.add_argument("--rates", type=float, nargs="*", default=[2_000.0, 10_000.0], help="events/s for the latency")
+    parser.add_argument("--load-seconds", type=float, default=15.0, help="how long each rate lasts")
+    parser.add_argument("--plain", action="store_true", help="clicks alone, each sent once, instead of a mixture")
+    parser.add_argument("--quick", action="store_true", help="a look: 20,000 users, 2 repeats of 40,000 events")
+    parser.add_argument("--memory", action="store_true", help="the resident memory alone")
+    parser.add_argument("--stock", action="store_true", help="settings of stock Faust against each other, alone")
     chosen = parser.parse_args(arguments)
-    _OUT.mkdir(parents=True, exist_ok=True)
-    world = World(users=chosen.users, plain=True)
-    with LocalBroker(heap="1536m", full_jit=True) as broker, tempfile.TemporaryDirectory() as state:
-        servers = broker.bootstrap_servers
-        print(f"{world.users:,} users with {world.history} entries each: prepared in {prepare(servers, world):.0f} s")
-        _stock_topics(servers, world.partitions)
-        lines, last = _compare(servers, world, Path(state), chosen)
-        _report(lines, last)
-        latency = {str(int(rate)): _latency(servers, world, Path(state), rate) for rate in chosen.rates}
-        error = _audit(servers)
-    figures = {
-        "events_per_second": {name: [one.rate for one in drains] for name, drains in lines.items()},
-        "cpu_us_per_event": {name: [one.cpu_us for one in drains] for name, drains in lines.items()},
-        "latency_ms": latency,
-        "audit": error,
-        "arguments": vars(chosen),
-    }
-    (_OUT / "bench.json").write_text(json.dumps(figures, indent=1))
+    if chosen.quick:
+        chosen.users, chosen.events, chosen.repeats, chosen.load_seconds = 20_000, 40_000, 2, 6.0
+    OUT.mkdir(parents=True, exist_ok=True)
+    what = "memory" if chosen.memory else "stock" if chosen.stock else "bench"
+    with LocalBroker(heap=HEAP, full_jit=True) as broker, tempfile.TemporaryDirectory() as state:
+        print(report.conditions(), f"broker: {broker.description}, heap {HEAP}, full JIT", sep="\n", flush=True)
+        run = {"memory": _memory, "stock": _stock, "bench": _bench}[what]
+        figures = run(broker, Path(state), chosen)
+    command = shlex.join(["python", "-m", "tests.bench", *(sys.argv[1:] if arguments is None else arguments)])
+    kept = {"command": command, "conditions": report.conditions(), "arguments": vars(chosen), **figures}
+    (OUT / f"{what}.json").write_text(json.dumps(kept, indent=1))
+    print(f"figures: {(OUT / what).relative_to(ROOT)}.json   command: {command}")
 
 
-def _stock_topics(servers: str, partitions: int) -> None:
-    wanted = {
-        name: {"num_partitions": partitions, "replication_factor": 1, "configs": {"cleanup.policy": cleanup}}
-        for name, cleanup in (("bench.stock-out", "delete"), (f"{stock.GROUP}-stock-state-changelog", "compact"))
+def _bench(broker: LocalBroker, state: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    world = World(users=chosen.users, plain=chosen.plain)
+    servers = broker.bootstrap_servers
+    took = prepare(servers, world)
+    create_other_topics(servers, STOCK_TOPICS | BARE_TOPICS, world.partitions)
+    print(
+        f"{world.users:,} users with some {world.history} entries, {world.items:,} items, k = {world.dimension}: ",
+        end="",
+    )
+    print(f"written in {took:.0f} s", flush=True)
+    (port,) = free_ports(1)
+    lines = (
+        stock(servers, state, OUT, world.partitions),
+        ours(servers, state, OUT, port=port),
+        bare(servers, OUT),
+    )
+    with ExitStack() as stack:
+        contenders = [stack.enter_context(contending(line, servers, world.partitions)) for line in lines]
+        worker = contenders[1]
+        compared = _compare(world, contenders, broker, port, chosen)
+        drains = {one.line.name: one.drains for one in contenders}
+        print("", *report.table(drains, STOCK), "", *compared.pop("lines"), sep="\n", flush=True)
+        audited = audit(servers, world, 1e-6)
+        print(*audited.lines(), sep="\n", flush=True)
+        for other in (contenders[0], contenders[2]):
+            other.process.terminate()
+        loads = []
+        print("\nfrom sending an event to its vector at a read_committed consumer:")
+        for number, rate in enumerate(chosen.rates):
+            load = latency.measure(worker, servers, world, rate, chosen.load_seconds, 1_000 + number, state)
+            print(load.line(), flush=True)
+            loads.append(asdict(load))
+    return {
+        "lines": report.figures(drains, STOCK),
+        "commands": {line.name: _command(line) for line in lines},
+        "audit": asdict(audited),
+        "latency": loads,
+        **compared,
     }
-    admin = KafkaAdminClient(bootstrap_servers=servers)
-    admin.create_topics(wanted)
-    admin.close()
 
 
 def _compare(
-    servers: str, world: World, state: Path, chosen: argparse.Namespace
-) -> tuple[dict[str, list[Drain]], Scrape | None]:
-    """The three in turn, repeat by repeat; the first repeat only warms up."""
-    lines: dict[str, list[Drain]] = {"stock Faust": [], "this worker": [], "bare aiokafka loop": []}
-    last: Scrape | None = None
-    warm = chosen.events // 10
-    stock_env = {
-        "BENCH_SERVERS": servers,
-        "BENCH_STATE": str(state / "stock"),
-        "BENCH_PARTITIONS": str(world.partitions),
+    world: World, contenders: Sequence[Contender], broker: LocalBroker, port: int, chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """The turns; returns what our own took beside: stages, bytes."""
+    warm = list(world.events(chosen.events // 4, 0))
+    for contender in contenders:
+        contender.warm_up(warm)
+    before, written = scrape(port), _written(broker)
+    for repeat in range(1, chosen.repeats + 1):
+        messages = list(world.events(chosen.events, repeat))
+        first = repeat % len(contenders)
+        for contender in (*contenders[first:], *contenders[:first]):
+            drain = contender.turn(messages, chosen.seconds)
+            print(f"repeat {repeat}: {contender.line.name:20}{drain.rate:10,.0f} events/s", flush=True)
+            contender.catch_up()
+    seen = scrape(port).since(before)
+    bytes_out = {topic: (after - written[topic]) / seen.records for topic, after in _written(broker).items()}
+    bytes_in = sum(len(key) + len(value) for _, (key, value) in messages) / len(messages)
+    mine = contenders[1].drains
+    wall, cpu = sum(drain.seconds for drain in mine), sum(drain.cpu for drain in mine)
+    listed = ", ".join(f"{topic} {size:.0f}" for topic, size in bytes_out.items() if size)
+    return {
+        "lines": [
+            "where this worker's time goes, over all repeats:",
+            *seen.table(wall, cpu),
+            f"bytes per event: in {bytes_in:.0f}; out {sum(bytes_out.values()):.0f} ({listed})",
+            "outcomes: " + ", ".join(f"{name} {count:,.0f}" for name, count in seen.outcomes.items() if count),
+        ],
+        "stages_us_per_event": {stage: 1e6 * spent / seen.records for stage, spent in seen.seconds.items()},
+        "bytes_in_per_event": bytes_in,
+        "bytes_out_per_event": bytes_out,
+        "outcomes": seen.outcomes,
     }
-    others = {
-        "stock Faust": (stock.GROUP, ["-m", "tests.bench.stock", "worker", "-l", "error"], stock_env),
-        "bare aiokafka loop": (bare.GROUP, ["-m", "tests.bench.bare", servers], {}),
-    }
-    for repeat in range(chosen.repeats + 1):
-        publish(servers, "interactions", world.events(chosen.events, repeat))
-        for name, drains in lines.items():
-            if name in others:
-                done = _other(servers, world, *others[name], warm=warm // 10, seconds=chosen.seconds)
-            else:
-                done, last = measure(servers, world, state, warm=warm, seconds=chosen.seconds, log=_OUT / "worker.log")
-            print(
-                f"repeat {repeat}{' (warm-up)' if not repeat else ''}: {name:20} {done.rate:10,.0f} events/s",
-                flush=True,
-            )
-            if repeat:
-                drains.append(done)
-    return lines, last
 
 
-def _other(
-    servers: str, world: World, group: str, command: list[str], env: dict[str, str], *, warm: int, seconds: float
-) -> Drain:
-    offsets = Offsets(servers, "interactions", world.partitions)
-    with (_OUT / f"{group}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        return drain(process, offsets, group, offsets.committed(group), offsets.end(), warm=warm, seconds=seconds)
-    finally:
-        stop(process)
-        offsets.close()
+def _written(broker: LocalBroker) -> dict[str, int]:
+    return {topic: log_bytes(broker.data, topic) for topic in _OUTPUTS}
 
 
-def _report(lines: dict[str, list[Drain]], last: Scrape | None) -> None:
-    base = [one.rate for one in lines["stock Faust"]]
-    print(
-        f"\n{'':20} {'events/s: median':>17} {'min':>9} {'max':>9} {'CPU us/event':>13} "
-        f"{'x stock: median':>16} (min-max)"
-    )
-    for name, drains in lines.items():
-        rates = [one.rate for one in drains]
-        ratios = sorted(rate / other for rate, other in zip(rates, base, strict=True))
-        print(
-            f"{name:20} {statistics.median(rates):17,.0f} {min(rates):9,.0f} {max(rates):9,.0f} "
-            f"{statistics.median(one.cpu_us for one in drains):13.1f} {statistics.median(ratios):16.1f} "
-            f"({ratios[0]:.1f}-{ratios[-1]:.1f})"
-        )
-    if last is not None:
-        mine = lines["this worker"][-1]
-        print("\n".join(last.table(mine.seconds * last.records / max(mine.events, 1), mine.cpu)))
+def _command(line: Line) -> str:
+    shown = {name: value for name, value in line.env.items() if name.startswith(("FACTORS_", "BENCH_"))}
+    return shlex.join([*(f"{name}={value}" for name, value in sorted(shown.items())), "python", *line.arguments])
 
 
-def _latency(servers: str, world: World, state: Path, rate: float) -> dict[str, float]:
-    """Event to vector at a steady rate: a sender, the worker, and a read_committed consumer, each its own process."""
-    (port,) = free_ports(1)
-    arrived = state / f"arrived-{int(rate)}.ndjson"
-    offsets = Offsets(servers, "interactions", world.partitions)
-    with running(servers, state, port=port, log=_OUT / "worker.log") as process:
-        wait_for("the worker is ready", lambda: process.poll() is not None or is_ready(port), 120)
-        wait_for("nothing waits", lambda: offsets.committed(GROUP) >= offsets.end(), 600)
-        watcher = subprocess.Popen(
-            [sys.executable, "-m", "ops.demo.measure", servers, PREFIX, str(arrived)],
-            cwd=ROOT,
-            env=environment(servers),
-        )
-        sender = Sender(servers, f"{PREFIX}interactions")
-        try:
-            wait_for("the measuring consumer", lambda: bool(notes(arrived)), 30)
-            events = [json.loads(value) for _, (_, value) in world.events(int(rate * 10), 1000 + int(rate))]
-            took = sender.send(events, rate)
-            with suppress(TimeoutError):
-                wait_for("the last vector", lambda: offsets.committed(GROUP) >= offsets.end(), 30)
-            time.sleep(1.0)
-        finally:
-            sender.close()
-            stop(watcher)
-    offsets.close()
-    found = latencies(arrived, sender.sent)
-    p50, p99 = (float(value) for value in np.percentile(found, [50, 99]))
-    sent = len(events) / took
-    print(f"at {rate:,.0f} events/s (sent {sent:,.0f}/s): event to vector p50 {p50:.0f} ms, p99 {p99:.0f} ms")
-    return {"p50": p50, "p99": p99, "sent_per_second": sent, "vectors": float(len(found))}
+def _memory(broker: LocalBroker, state: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    world = World(users=chosen.users, plain=True)
+    started = time.monotonic()
+    found = memory.measure(broker.bootstrap_servers, world, state, OUT, lambda text: print(text, flush=True))
+    print(f"{found.line()}; {time.monotonic() - started:.0f} s")
+    return {"samples": found.samples, "mb_per_100000_users": found.slope}
 
 
-def _audit(servers: str) -> object:
-    """The product's own audit: published vectors against a fresh exact solve."""
-    done = subprocess.run(
-        [sys.executable, "-m", "streamer", "audit", "--sample", "1000", "--json"],
-        cwd=ROOT,
-        env=environment(servers),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(f"audit: {done.stdout.strip() or done.stderr.strip()}")
-    with suppress(json.JSONDecodeError):
-        return json.loads(done.stdout)
-    return None
+def _stock(broker: LocalBroker, state: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Each variant in a process and a state of its own, the same events; which settings serve stock Faust best?"""
+    world = World(users=chosen.users, plain=chosen.plain)
+    servers = broker.bootstrap_servers
+    create_other_topics(servers, STOCK_TOPICS, world.partitions)
+    found = {}
+    for number, options in enumerate(_VARIANTS):
+        line = stock(servers, state / str(number), OUT, world.partitions, **options)
+        with contending(line, servers, world.partitions) as contender:
+            contender.warm_up(list(world.events(chosen.events // 20, 2 * number)))
+            drain = contender.turn(list(world.events(chosen.events // 4, 2 * number + 1)), chosen.seconds)
+            contender.catch_up()
+        name = ", ".join(f"{key}={value}" for key, value in options.items()) or "as compared"
+        print(f"{name:20}{drain.rate:10,.0f} events/s{drain.cpu_us:10.1f} us CPU/event", flush=True)
+        found[name] = {"events_per_second": drain.rate, "cpu_us_per_event": drain.cpu_us}
+    return {"variants": found}
 
 
 if __name__ == "__main__":
     try:
         main()
-    except Failed as problem:
-        sys.exit(str(problem))
+    except (Failed, BrokerUnavailableError, TimeoutError) as problem:
+        sys.exit(f"bench: {problem}")

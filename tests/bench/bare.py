@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaConsumer
 GROUP = "bench-bare"
 
 
-async def main(servers: str) -> None:
+async def main(servers: str, topic: str) -> None:
     """Read for ever, committing each fetch."""
     consumer = AIOKafkaConsumer(
-        "factors.interactions",
+        topic,
         bootstrap_servers=servers,
         group_id=GROUP,
         enable_auto_commit=False,
@@ -30,4 +30,4 @@ async def main(servers: str) -> None:
 
 if __name__ == "__main__":
     uvloop.install()
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from kafka import KafkaAdminClient
 
 from schemas.records import Control
 from streamer.events.hashes import partition
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 PREFIX = "factors."
 _BATCH_BYTES = 1 << 20
 _IN_FLIGHT = 16
+_TRIES = 50
 
 Placed = tuple[int, Message]
 """Partition, (key, value)."""
@@ -62,6 +65,17 @@ def prepare(servers: str, world: World, *, rows: bool = True) -> float:
     return time.perf_counter() - started
 
 
+def create_other_topics(servers: str, topics: Mapping[str, str], partitions: int) -> None:
+    """Topics of the other lines: full name -> cleanup policy."""
+    wanted = {
+        name: {"num_partitions": partitions, "replication_factor": 1, "configs": {"cleanup.policy": cleanup}}
+        for name, cleanup in topics.items()
+    }
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    admin.create_topics(wanted, wait_for_metadata=True)
+    admin.close()
+
+
 def _item_factors(world: World) -> Iterable[Placed]:
     for item in range(world.items):
         name = item_id(item)
@@ -84,8 +98,8 @@ async def _publish(servers: str, topic: str, records: Iterable[Placed]) -> int:
     )
     await producer.start()
     count = 0
-    open_batches: dict[int, object] = defaultdict(producer.create_batch)
-    sent: list[asyncio.Future[object]] = []
+    open_batches: dict[int, Any] = defaultdict(producer.create_batch)
+    sent: list[asyncio.Future[Any]] = []
 
     async def send(where: int) -> None:
         sent.append(await producer.send_batch(open_batches.pop(where), topic, partition=where))
@@ -95,10 +109,9 @@ async def _publish(servers: str, topic: str, records: Iterable[Placed]) -> int:
     try:
         for where, (key, value) in records:
             count += 1
-            batch: object = open_batches[where]
-            if batch.append(key=key, value=value, timestamp=None) is None:  # type: ignore[attr-defined]
+            if open_batches[where].append(key=key, value=value, timestamp=None) is None:
                 await send(where)
-                open_batches[where].append(key=key, value=value, timestamp=None)  # type: ignore[attr-defined]
+                open_batches[where].append(key=key, value=value, timestamp=None)
         for where in list(open_batches):
             await send(where)
         await asyncio.gather(*sent)
@@ -133,12 +146,18 @@ class Offsets:
 
     def end(self) -> int:
         """Sum of the partitions' ends."""
-        client = self._client("bench-ends")
-        ends = [
-            client.get_watermark_offsets(TopicPartition(self._topic, number), timeout=10)[1]
-            for number in range(self._partitions)
-        ]
-        return sum(ends)
+        return sum(self._end(number) for number in range(self._partitions))
+
+    def _end(self, number: int) -> int:
+        place = TopicPartition(self._topic, number)
+        for _ in range(_TRIES):
+            try:
+                high: int = self._client("bench-ends").get_watermark_offsets(place, timeout=10)[1]
+            except KafkaException:  # a new topic has no leader for a moment
+                time.sleep(0.1)
+            else:
+                return high
+        raise TimeoutError(f"{self._topic}-{number} has no leader")
 
     def close(self) -> None:
         """Close the clients."""
@@ -146,9 +165,8 @@ class Offsets:
             client.close()
 
 
-def wait_for(what: str, done: object, seconds: float) -> None:
+def wait_for(what: str, done: Callable[[], bool], seconds: float) -> None:
     """Wait until ``done()`` is true, or fail saying what was waited for."""
-    assert callable(done)
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
@@ -156,6 +174,7 @@ def wait_for(what: str, done: object, seconds: float) -> None:
         time.sleep(0.02)
 
 
-def totals(values: Mapping[str, float]) -> float:
-    """The sum of a mapping's values."""
-    return sum(values.values())
+def log_bytes(data: Path | None, topic: str) -> int:
+    """What a topic's records take on the broker's disk, as the batches came; 0 where the data can't be seen."""
+    folders = [] if data is None else list(data.glob(f"{PREFIX}{topic}-[0-9]*"))
+    return sum(segment.stat().st_size for folder in folders for segment in folder.glob("*.log"))

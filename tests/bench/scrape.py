@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-STAGES = ("read", "get", "apply", "commit", "store")
+from streamer.telemetry.metrics import STAGES
+
+_AWAITING = "commit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,22 @@ class Scrape:
         """Lines of the stage table; wall and cpu in seconds over the same span."""
         if not self.records:
             return
-        yield f"  batches {self.batches:.0f} of {self.records / max(self.batches, 1):.0f} records"
-        yield "  stage      us/event   share of wall"
+        yield f"  {self.batches:.0f} batches of {self.records / max(self.batches, 1):.0f} records on average"
+        yield f"  {'stage':26} {'us/event':>9} {'of wall':>9}"
         for stage in STAGES:
-            spent = self.seconds[stage]
-            note = "  (awaits: other partitions work meanwhile)" if stage == "commit" else ""
-            yield f"  {stage:8} {1e6 * spent / self.records:10.2f}   {spent / wall:6.1%}{note}"
-        yield f"  {'wall':8} {1e6 * wall / self.records:10.2f}"
-        yield f"  {'cpu':8} {1e6 * cpu / self.records:10.2f}   {cpu / wall:6.1%}"
+            if stage != _AWAITING:
+                yield self._row(stage, self.seconds[stage], wall)
+        rest = cpu - sum(spent for stage, spent in self.seconds.items() if stage != _AWAITING)
+        yield self._row("all else (fetch, send)", rest, wall)
+        yield self._row("CPU in all", cpu, wall)
+        yield self._row("wall", wall, wall)
+        yield (
+            f"  a batch's commit takes {1e3 * self.seconds[_AWAITING] / max(self.batches, 1):.0f} ms; "
+            "the other partitions work meanwhile"
+        )
+
+    def _row(self, name: str, seconds: float, wall: float) -> str:
+        return f"  {name:26} {1e6 * seconds / self.records:9.2f} {seconds / wall:9.1%}"
 
 
 def scrape(port: int) -> Scrape:

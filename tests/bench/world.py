@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +101,13 @@ class World:
         return small
 
     @cached_property
+    def gramian(self) -> npt.NDArray[np.float64]:
+        """V'V in float64."""
+        wide = self.vectors.astype(np.float64)
+        product: npt.NDArray[np.float64] = wide.T @ wide
+        return product
+
+    @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """(items,) what rows call the items."""
         key = bytes.fromhex(ITEM_KEY)
@@ -136,7 +142,7 @@ class World:
                 yield int(self.partition_of[user]), (user_id(user), row)
 
     def _solved(self, draw: np.random.Generator, count: int, space: ItemSpace) -> UserRows:
-        rows, policy, head = empty_user_rows(count, self.shape), self.policy, "head"
+        rows, policy = empty_user_rows(count, self.shape), self.policy
         entries = np.clip(draw.normal(self.history, self.history / 8, count), 1, self.capacity).astype(np.int64)
         items = self._distinct_items(draw, count)
         used = np.arange(self.capacity) < entries[:, None]
@@ -154,7 +160,6 @@ class World:
         rows.head["entries"], rows.head["keys"] = entries, self.keys
         rows.head["generation"], rows.head["version"] = generation_id(MODEL), 1
         rows.head["events"], rows.head["event_time"] = entries, newest
-        assert head in UserRows.__slots__
         return rows
 
     def _distinct_items(self, draw: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
@@ -171,29 +176,27 @@ class World:
     def _items(self, draw: np.random.Generator, shape: tuple[int, ...] | int) -> npt.NDArray[np.int64]:
         return np.searchsorted(np.cumsum(self.popularity)[:-1], draw.random(shape)).astype(np.int64)
 
-    def events(self, count: int, round_: int, *, first_user: int = 0) -> Iterator[tuple[int, Message]]:
+    def events(self, count: int, round_: int) -> Iterator[tuple[int, Message]]:
         """(partition, (key, event)) of ``count`` events of users drawn evenly, at this moment.
 
         Never the same ids for two values of ``round_``.
         """
-        draw = np.random.default_rng((self.seed, 2, round_))
-        users = first_user + draw.integers(0, self.users, count)
-        items = self._items(draw, count).tolist()
-        types = draw.choice(len(TYPES), count, p=MIX).tolist() if not self.plain else [1] * count
-        again = (draw.random(count) < REPEATED).tolist()
+        users, items, kinds = self.drawn(count, round_)
+        again = np.random.default_rng((self.seed, 3, round_)).random(count) < (0.0 if self.plain else REPEATED)
         partitions = self.partition_of[users].tolist()
         at, previous = int(time.time() * 1000), None
-        for number, (user, item, kind, where) in enumerate(zip(users.tolist(), items, types, partitions, strict=True)):
-            message = event(user, item, TYPES[kind], at, f"{round_}-{number}")
-            if again[number] and previous is not None and not self.plain:
-                yield previous
-            else:
-                yield where, message
-            previous = where, message
+        whole = zip(users.tolist(), items, kinds, partitions, again.tolist(), strict=True)
+        for number, (user, item, kind, where, repeats) in enumerate(whole):
+            message = where, event(user, item, TYPES[kind], at, f"{round_}-{number}")
+            yield previous if repeats and previous is not None else message
+            previous = message
 
-    def smaller(self, **changes: Any) -> World:
-        """The same with other sizes."""
-        return replace(self, **changes)
+    def drawn(self, count: int, round_: int) -> tuple[npt.NDArray[np.int64], list[int], list[int]]:
+        """Users, items and event types (numbers in `TYPES`) of the events of a round."""
+        draw = np.random.default_rng((self.seed, 2, round_))
+        users = draw.integers(0, self.users, count)
+        kinds = [TYPES.index("click")] * count if self.plain else draw.choice(len(TYPES), count, p=MIX).tolist()
+        return users, self._items(draw, count).tolist(), kinds
 
 
 def user_id(user: int) -> bytes:
