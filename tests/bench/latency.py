@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.bench.cluster import PREFIX, ROOT, environment
-from tests.bench.lines import Contender, stop
+from tests.bench.lines import Contender, leashed, stop
 from tests.bench.world import World
 
 _SETTLE_SECONDS = 2.0
@@ -98,5 +97,5 @@ def measure(
 
 
 def _python(servers: str, module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
+    command = leashed(["-m", f"tests.bench.{module}", *arguments])
     return subprocess.Popen(command, cwd=ROOT, env=environment(servers), stdout=subprocess.PIPE)

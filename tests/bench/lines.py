@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from ops.broker import leash
 from tests.bench.cluster import ROOT, Offsets, Placed, environment, publish, wait_for
 
 _SAMPLE_SECONDS = 0.025
@@ -46,8 +47,7 @@ class Line:
         """Its process, stopped politely at the end."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
-            command = [sys.executable, *self.arguments]
-            process = subprocess.Popen(command, cwd=ROOT, env=dict(self.env), stdout=out, stderr=out)
+            process = subprocess.Popen(leashed(self.arguments), cwd=ROOT, env=dict(self.env), stdout=out, stderr=out)
             try:
                 yield process
             finally:
@@ -180,7 +180,7 @@ def stock(servers: str, state: Path, logs: Path, partitions: int, **options: str
     loop = str(options.get("loop", "uvloop"))
     return Line(
         name="stock Faust",
-        arguments=["-m", "tests.bench.stock", "--loop", loop, "worker", "-l", "warn"],
+        arguments=["-m", "tests.bench.stock", "--loop", loop, "worker", "--without-web", "-l", "warn"],
         group="bench-stock",
         topic="interactions-stock",
         env=env,
@@ -203,6 +203,12 @@ def bare(servers: str, logs: Path) -> Line:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         log=logs / "bare.log",
     )
+
+
+def leashed(arguments: Sequence[str]) -> list[str]:
+    """A command for this Python with these arguments, which ends when this process does, however it does."""
+    assert leash.__file__ is not None
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), sys.executable, *arguments]
 
 
 def cpu_seconds(process: psutil.Process) -> float:
