@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from streamer.engine.changelog import ChangelogMismatch
 from streamer.engine.follow import Follower, partition_counts
 from streamer.engine.group import Group
+from streamer.engine.lanes import Lanes
 from streamer.engine.models import ActiveModel, Models
 from streamer.engine.partition import Role
 from streamer.engine.replica import ItemReplica
@@ -91,6 +92,8 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         async with AsyncExitStack() as stack:
+            self._lanes = Lanes(self._settings.engine.concurrent_batches)
+            stack.callback(self._lanes.close)
             await stack.enter_async_context(self._telemetry.serving())
             await self._check_topics()
             models = await stack.enter_async_context(self._following_models())
@@ -175,8 +178,8 @@ class Worker:
         )
         replica = ItemReplica(items, manifest.model_version)
         followers = [
-            Follower(active.item_topic, self._client, replica.factors),
-            Follower(self._settings.topic("items"), self._client, replica.catalogue),
+            Follower(active.item_topic, self._client, replica.factors, self._lanes.maths),
+            Follower(self._settings.topic("items"), self._client, replica.catalogue, self._lanes.maths),
         ]
         try:
             try:
@@ -189,7 +192,7 @@ class Worker:
                     f"{active.item_topic} holds no item vector of the active model {manifest.model_version}; "
                     "publish it again with `python -m bootstrap publish`"
                 )
-            items.settle()
+            await self._lanes.maths.run(items.settle)
             log.info("items_loaded", items=items.space.size, model_version=manifest.model_version)
             self._telemetry.model(manifest, items, lambda: followers[0].lag)
             yield items, followers
@@ -216,6 +219,7 @@ class Worker:
             source=topic(_SOURCES[name]),
             changelog=topic(_CHANGELOGS[name]),
             step=self._user_step(active, items) if name == "users" else self._item_step(active, items),
+            lanes=self._lanes,
             store_root=settings.state.dir / group,
             memory=memory,
             client=self._client,

@@ -103,6 +103,7 @@ class Engine(Section):
     transaction_timeout_ms: Annotated[int, Field(ge=1_000, le=900_000)] = 15_000
     max_batch_events: Positive = 2_048
     max_pending_events: Positive = 8_192
+    concurrent_batches: Positive = 3
     solver: Literal["cg", "cholesky"] = "cg"
     tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 4e-6
 

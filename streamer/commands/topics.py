@@ -20,7 +20,7 @@ app = typer.Typer(help="Create or check the topics.", no_args_is_help=True)
 # Few records, all of them read by every worker: one partition keeps their order.
 _SINGLE = ("models", "control")
 # Rows and vectors are rewritten all the time: small segments let the cleaner keep up, and a restore stay short.
-_SEGMENT_BYTES = 128 << 20
+_SEGMENT_BYTES = 512 << 20
 _BATCH_BYTES = 8 << 20
 # An erased user must be gone from the log in days, however quiet the topic is.
 _COMPACTION_LAG_MS = 7 * 24 * 60 * 60 * 1000

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
+
+from streamer.engine.lanes import Lane
 
 _POLL_MS = 200
 
@@ -21,8 +24,8 @@ async def partition_counts(consumer: AIOKafkaConsumer, topics: Sequence[str]) ->
 class Follower:
     """Reads all partitions of a topic from the start, handing each partition's records over in log order.
 
-    ``on_records(partition, records, position)`` runs on the event loop's thread; ``position`` is the offset up to
-    which the partition has been read.
+    ``on_records(partition, records, position)`` runs on the event loop's thread, or in ``maths`` where that is given;
+    ``position`` is the offset up to which the partition has been read.
     """
 
     def __init__(
@@ -30,8 +33,9 @@ class Follower:
         topic: str,
         options: Mapping[str, Any],
         on_records: Callable[[int, Sequence[Any], int], None],
+        maths: Lane | None = None,
     ) -> None:
-        self.topic, self._on_records = topic, on_records
+        self.topic, self._on_records, self._maths = topic, on_records, maths
         self._consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,
@@ -77,8 +81,12 @@ class Follower:
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=2_000)
         lag = 0
         for tp, records in fetched.items():
-            self._on_records(tp.partition, records, await self._consumer.position(tp))
-            await asyncio.sleep(0)
+            work = partial(self._on_records, tp.partition, records, await self._consumer.position(tp))
+            if self._maths is None:
+                work()
+                await asyncio.sleep(0)
+            else:
+                await self._maths.run(work)
         for tp in self._tps:
             end = self._consumer.last_stable_offset(tp)
             lag += max((end or 0) - await self._consumer.position(tp), 0)

@@ -15,8 +15,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
@@ -24,12 +25,14 @@ from aiokafka.structs import TopicPartition
 
 from schemas.layouts import MARKER_KEY, encode_marker
 from streamer.engine.changelog import ChangelogMismatch, StoreAhead, replay
+from streamer.engine.lanes import Lanes
 from streamer.engine.store import Store, StoreDamaged, StoreMemory, StoreUnwritable, quarantine, wipe
 from streamer.engine.transaction import Fenced, OutcomeUnknown, PartitionProducer, TransactionFailed
 from streamer.engine.transport import Span
 from streamer.steps.effects import Effects, Step, Target
 
 log = structlog.get_logger(__name__)
+Result = TypeVar("Result")
 
 _TRIES = 8
 _UNREACHABLE = (KafkaConnectionError, KafkaTimeoutError, TimeoutError)
@@ -47,6 +50,7 @@ class Role:
     source: str
     changelog: str
     step: Step
+    lanes: Lanes
     store_root: Path
     memory: StoreMemory
     client: Mapping[str, Any]
@@ -55,6 +59,15 @@ class Role:
     max_pending_events: int
     first_offsets: Mapping[int, int]
     fenced_pause_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A batch that has happened, and is not in the store yet; seconds by stage so far."""
+
+    effects: Effects
+    changelog_end: int
+    seconds: dict[str, float]
 
 
 class Source(Protocol):
@@ -131,6 +144,10 @@ class Partition:
     def wants(self) -> bool:
         """May records of this partition be fetched now?"""
         return self.ready and not self.paused and self._pending_records < self.role.max_pending_events
+
+    def _wants_turn(self) -> bool:
+        """Is there still something to do?"""
+        return not self.paused and bool(self._pending)
 
     def fetched(self, span: Span) -> None:
         """A span left the fetcher; if it never reaches `offer`, `missed` says so."""
@@ -358,13 +375,18 @@ class Partition:
             if self.paused:
                 self._drop_pending()
                 continue
-            records, end = self._take()
-            if not records:  # markers only: nothing to commit, they are read again after a restart
-                self._next = end
-                continue
-            self._idle.clear()
             try:
-                await self._commit(records, end)
+                async with self.role.lanes.turns.turn():
+                    # Only now: what came while others had their turn goes along.
+                    if not self._wants_turn():
+                        continue
+                    records, end = self._take()
+                    if not records:  # markers only: nothing to commit, they are read again after a restart
+                        self._next = end
+                        continue
+                    self._idle.clear()
+                    done = await self._commit(records, end)
+                await self._settle(records, end, done)
                 failures = 0
             except TransactionFailed as problem:
                 failures += 1
@@ -394,46 +416,50 @@ class Partition:
             self._wake.clear()
         return records, end
 
-    async def _commit(self, records: list[Any], end: int) -> None:
-        assert self._store is not None
+    async def _commit(self, records: list[Any], end: int) -> Committed:
+        """Compute a batch and commit its transaction."""
         assert self._producer is not None
+        assert self._store is not None
+        step, lanes, store = self.role.step, self.role.lanes, self._store
+        seconds: dict[str, float] = {}
         started = time.perf_counter()
-        step = self.role.step
         batch = step.read(records, self.tp.partition)
-        read = time.perf_counter()
-        rows = self._store.get_many(batch.keys)
-        got = time.perf_counter()
-        effects = step.apply(batch, rows)
+        seconds["read"] = time.perf_counter() - started
+        rows = await lanes.store.run(_timed(seconds, "get", lambda: store.get_many(batch.keys)))
+        effects = await lanes.maths.run(_timed(seconds, "apply", lambda: step.apply(batch, rows)))
         applied = time.perf_counter()
+        seconds["wait"] = applied - started - sum(seconds.values())
         changelog: Target = (self.role.changelog, self.tp.partition)
-        sends = dict(effects.sends)
-        sends[changelog] = [(key, row, None, []) for key, row in effects.rows]
+        sends, encoded = dict(effects.sends), dict(effects.encoded)
+        written = sum(one.count for one in effects.changelog)
+        sends[changelog] = [(key, row, None, []) for key, row in effects.rows[written:]]
         sends[changelog].append((MARKER_KEY, encode_marker(end), None, []))
-        changelog_end = await self._producer.commit(sends, end, changelog)
-        committed = time.perf_counter()
+        if written:
+            encoded[changelog] = effects.changelog
+        changelog_end = await self._producer.commit(sends, encoded, end, changelog)
+        seconds["commit"] = time.perf_counter() - applied
+        assert changelog_end is not None
+        return Committed(effects, changelog_end, seconds)
+
+    async def _settle(self, records: list[Any], end: int, done: Committed) -> None:
+        """Write a committed batch to the store."""
         # The batch has happened. From here to the store's write only this process knows it before the changelog says
         # it to the next owner; a crash in between is what replay is for.
         self._next, self._committed = end, True
         self._observer.transaction(self.role.name, "committed")
-        assert changelog_end is not None
-        await self._write(effects, changelog_end, end)
-        seconds = {
-            "read": read - started,
-            "get": got - read,
-            "apply": applied - got,
-            "commit": committed - applied,
-            "store": time.perf_counter() - committed,
-        }
-        self._observer.batch(self.role.name, records, effects, seconds)
+        await self._write(done, end)
+        self._observer.batch(self.role.name, records, done.effects, done.seconds)
 
-    async def _write(self, effects: Effects, changelog_end: int, end: int) -> None:
+    async def _write(self, done: Committed, end: int) -> None:
         """Write the rows; a store that can't be written (a full disk) stops this partition, and nothing is lost."""
         assert self._store is not None
+        store = self._store
         say, role, number = self._observer.state, self.role.name, self.tp.partition
         held = False
         while True:
             try:
-                self._store.write(effects.rows, changelog_end, end)
+                write = partial(store.write, done.effects.rows, done.changelog_end, end)
+                await self.role.lanes.store.run(_timed(done.seconds, "store", write))
             except StoreUnwritable as problem:
                 held = True
                 log.error("store_unwritable", tp=str(self.tp), problem=str(problem))
@@ -444,3 +470,15 @@ class Partition:
                     log.info("store_writable_again", tp=str(self.tp))
                     say(role, number, "ready")
                 return
+
+
+def _timed(seconds: dict[str, float], stage: str, work: Callable[[], Result]) -> Callable[[], Result]:
+    """The same work, which notes how long it took."""
+
+    def timed() -> Result:
+        started = time.perf_counter()
+        result = work()
+        seconds[stage] = time.perf_counter() - started
+        return result
+
+    return timed

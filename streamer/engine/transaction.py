@@ -13,7 +13,8 @@ Order inside `commit`, and what a crash costs:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
@@ -26,13 +27,19 @@ from aiokafka.errors import (
 from aiokafka.producer import sender
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from streamer.steps.effects import Outgoing, Target
+from streamer.engine.flat import install
+from streamer.steps.effects import Encoded, Outgoing, Target
+from streamer.steps.wire import encode_batch
 
 # After a commit the coordinator refuses the next transaction until its markers are written, some milliseconds later.
 # aiokafka then waits for a constant that no setting reaches; its 20 ms were two thirds of a transaction's time.
 sender.BACKOFF_OVERRIDE = 0.002
 
+install()
+
 _MAX_BATCH_BYTES = 4 << 20
+_MOST_JOINED = 64
+"""Records that are appended to a batch one by one; more of them make a batch of their own."""
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, AssertionError)
 
 
@@ -46,6 +53,49 @@ class OutcomeUnknown(Exception):
 
 class TransactionFailed(Exception):
     """The transaction was aborted; the batch had no effect and may be tried again from the committed offset."""
+
+
+class Prebuilt:
+    """Records written already, to aiokafka's sender like its own `BatchBuilder` (whose methods these are)."""
+
+    def __init__(self, encoded: Encoded, more: Sequence[Outgoing] = ()) -> None:
+        self._encoded, self._more = encoded, more
+        self._producer, self._sequence = (-1, -1), -1
+        self._buffer: list[bytes | memoryview] | None = None
+
+    def closed(self) -> bool:
+        """Nothing more may be appended: it need not wait for more either."""
+        return True
+
+    def close(self) -> None:
+        """It is."""
+
+    def append(self, **_record: object) -> None:
+        """Refused, as by a full batch."""
+
+    def record_count(self) -> int:
+        """How many records."""
+        return self._encoded.count + len(self._more)
+
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self._encoded.data)
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._producer, self._sequence = (producer_id, producer_epoch), base_sequence
+
+    def _build(self) -> list[bytes | memoryview]:
+        # Kept: a batch that is sent again must be the same bytes, or the broker can't tell that it is.
+        if self._buffer is None:
+            self._buffer = encode_batch(
+                self._encoded.data,
+                self._encoded.count,
+                self._more,
+                now=int(time.time() * 1000),
+                producer=self._producer,
+                sequence=self._sequence,
+            )
+        return self._buffer
 
 
 class PartitionProducer:
@@ -76,9 +126,13 @@ class PartitionProducer:
         await self._producer.start()
 
     async def commit(
-        self, sends: Mapping[Target, Iterable[Outgoing]], source_next: int, changelog: Target
+        self,
+        sends: Mapping[Target, Sequence[Outgoing]],
+        encoded: Mapping[Target, Sequence[Encoded]],
+        source_next: int,
+        changelog: Target,
     ) -> int | None:
-        """Send all records and the source offset in one transaction, and commit it.
+        """Send all records, ``encoded`` ones of a target before the others, and the source offset; and commit.
 
         Returns:
             The changelog offset after the last record sent there; None when none was.
@@ -91,7 +145,7 @@ class PartitionProducer:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._producer.begin_transaction()
-                changelog_end = await self._send(sends, source_next, changelog)
+                changelog_end = await self._send(sends, encoded, source_next, changelog)
         except _FENCED as problem:
             raise Fenced(str(problem) or repr(problem)) from problem
         except Exception as problem:  # noqa: BLE001 - any failure at all must end in an abort
@@ -107,11 +161,15 @@ class PartitionProducer:
         return changelog_end
 
     async def _send(
-        self, sends: Mapping[Target, Iterable[Outgoing]], source_next: int, changelog: Target
+        self,
+        sends: Mapping[Target, Sequence[Outgoing]],
+        encoded: Mapping[Target, Sequence[Encoded]],
+        source_next: int,
+        changelog: Target,
     ) -> int | None:
         futures, sizes = [], []
-        for target, records in sends.items():
-            for batch in self._batches(target, records):
+        for target in dict.fromkeys([*encoded, *sends]):
+            for batch in self._batches(target, encoded.get(target, ()), sends.get(target, ())):
                 sizes.append(batch.record_count())
                 futures.append(await self._producer.send_batch(batch, target[0], partition=target[1]))
         # aiokafka commits a transaction although a batch in it failed: each one is awaited, any failure aborts.
@@ -121,7 +179,15 @@ class PartitionProducer:
         ]
         return max(ends, default=None)
 
-    def _batches(self, target: Target, records: Iterable[Outgoing]) -> Iterator[Any]:
+    def _batches(self, target: Target, encoded: Sequence[Encoded], records: Sequence[Outgoing]) -> Iterator[Any]:
+        """The record batches of a target; a few records more go into the last one that is written already."""
+        if encoded:
+            *whole, last = encoded
+            yield from (Prebuilt(one) for one in whole)
+            joins = len(records) <= _MOST_JOINED and all(timestamp is None for _, _, timestamp, _ in records)
+            yield Prebuilt(last, records if joins else ())
+            if joins:
+                return
         batch = self._producer.create_batch()
         append = batch.append
         for key, value, timestamp, headers in records:

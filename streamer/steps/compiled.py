@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from streamer.factors.kernel import rules
 from streamer.factors.solve import MAX_PEAK, MAX_SHRINK, MAX_STEPS, MAX_TRACE
 from streamer.steps.fold import Columns, Index
 from streamer.steps.items import Items
-from streamer.steps.refresh import Generation, Refreshed
+from streamer.steps.refresh import Generation
 
 _KERNEL = "streamer.factors.kernel.refresh"
+_PUBLISHING = "streamer.steps.kernel.publish"
 _CONFIDENCES = ("log", "linear", "raw")
 _NOBODY: Index = np.zeros(0, np.intp)
 
@@ -37,6 +39,7 @@ def warm() -> bool:
     """Compile the kernel or load it from the cache, where there is a compiler: up to half a minute once, then 0.5 s."""
     if available():
         importlib.import_module(_KERNEL)
+        importlib.import_module(_PUBLISHING)
     return available()
 
 
@@ -46,6 +49,27 @@ def compiled(items: Items, generation: Generation) -> Compiled | None:
     if generation.solver != "cg" or policy.cap_item_strength or policy.cap_user_events_per_day or not available():
         return None
     return Compiled(items, generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What became of plain users and their events; as `streamer.steps.refresh.Refreshed`, but as arrays.
+
+    numbers (T, NUMBERS), vectors (T, k), norms (T,) of the touched users, ascending; rows: their new rows, end to end;
+    applied, confidence, owner (A,): the applied events; others: users who are not plain, ascending.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
+    norms: npt.NDArray[np.float64]
+    rows: npt.NDArray[np.uint8]
+    applied: Index
+    confidence: npt.NDArray[np.float64]
+    owner: Index
+    others: Index
+    outcomes: Counter[tuple[Outcome, Reason | None]]
+    dead_letters: list[tuple[Reason | Outcome, int]]
+    facts: dict[str, float]
 
 
 class Compiled:
@@ -84,10 +108,8 @@ class Compiled:
         }
         self._codes: list[tuple[int, tuple[Outcome, Reason | None]]] = list(codes.items())
 
-    def refresh(
-        self, columns: Columns, rows: Sequence[bytes | None], strangers: Sequence[int]
-    ) -> tuple[Refreshed, Index]:
-        """Refresh the plain users; also returns the users who are not plain, ascending."""
+    def refresh(self, columns: Columns, rows: Sequence[bytes | None], strangers: Sequence[int]) -> Plain:
+        """Refresh the plain users. What is returned lies in memory that the next call writes to again."""
         space, room = self._space, self._room
         if len(rows) > len(room.state) or len(columns) > len(room.outcome):
             self._room = room = _Room(2 * len(rows), 2 * len(columns), self._largest)
@@ -124,7 +146,7 @@ class Compiled:
         others = _NOBODY
         if facts[rules.F_NOT_PLAIN]:
             others = np.flatnonzero(room.state[: len(rows)] == rules.NOT_PLAIN)
-        return self._result(columns, vectors[:touched], norms[:touched], facts), others
+        return self._result(columns, vectors[:touched], norms[:touched], facts, others)
 
     def _result(
         self,
@@ -132,32 +154,25 @@ class Compiled:
         vectors: npt.NDArray[np.float32],
         norms: npt.NDArray[np.float64],
         facts: list[float],
-    ) -> Refreshed:
+        others: Index,
+    ) -> Plain:
         room = self._room
         numbers = room.numbers[: len(norms)]
-        _, newest, version, events, event_time, source_next, ends, average = numbers.T.tolist()
         counts = facts[rules.F_APPLIED :]
         applied = int(counts[rules.APPLIED])
-        # The room is the next batch's too: what leaves is copied.
-        rows = room.out[: ends[-1] if ends else 0].tobytes()
         letters: list[tuple[Reason | Outcome, int]] = []
         if counts[rules.CONFLICT]:
             conflicts = np.flatnonzero(room.outcome[: len(columns)] == rules.CONFLICT)
             letters = [(Outcome.CONFLICT, position) for position in columns.position[conflicts].tolist()]
-        return Refreshed(
-            users=numbers[:, rules.N_USER].copy(),
+        return Plain(
+            numbers=numbers,
             vectors=vectors,
             norms=norms,
-            version=version,
-            events=events,
-            event_time=event_time,
-            source_next=source_next,
-            newest=newest,
-            average=average,
-            row=[rows[start:end] for start, end in zip([0, *ends], ends, strict=False)],
-            applied=room.applied[:applied].copy(),
-            confidence=room.confidence[:applied].copy(),
-            owner=room.owner[:applied].copy(),
+            rows=room.out[: int(numbers[-1, rules.N_END]) if len(numbers) else 0],
+            applied=room.applied[:applied],
+            confidence=room.confidence[:applied],
+            owner=room.owner[:applied],
+            others=others,
             outcomes=Counter({name: int(counts[code]) for code, name in self._codes if counts[code]}),
             dead_letters=letters,
             facts={

@@ -20,16 +20,31 @@ Target = tuple[str, int]
 """Topic and partition."""
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Records as they lie in a Kafka record batch of version 2, all with the time of sending (`streamer.steps.wire`).
+
+    data: bytes, `wire.HEADER` free ones first, then one record after another; count: how many records.
+    """
+
+    data: memoryview
+    count: int
+
+
 @dataclass(slots=True)
 class Effects:
     """All consequences of one batch of one partition.
 
-    rows: rows to put, also the changelog's records; sends: other records by target; outcomes: one count a record
-    delivered, they add up to the batch; facts: numbers for the metrics, see `streamer.telemetry.metrics`.
+    rows: rows to put; sends: records by target, beside the rows' own; encoded: the same, written already;
+    changelog: the first of the rows as records, where a step has written them already;
+    outcomes: one count a record delivered, they add up to the batch; facts: numbers for the metrics, see
+    `streamer.telemetry.metrics`.
     """
 
     rows: list[tuple[bytes, bytes]] = field(default_factory=list)
     sends: dict[Target, list[Outgoing]] = field(default_factory=dict)
+    encoded: dict[Target, list[Encoded]] = field(default_factory=dict)
+    changelog: list[Encoded] = field(default_factory=list)
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     facts: dict[str, float] = field(default_factory=dict)
     norms: npt.NDArray[np.floating[Any]] | None = None

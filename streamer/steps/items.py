@@ -26,19 +26,23 @@ class Items:
         self.invalid: set[str] = set()
         self.listed: set[str] = set()
         self._item_key, self._partitions = item_key, partitions
-        self._hashes: list[int] = []
-        self._targets: list[int] = []
+        self._known: dict[str, tuple[int, int, int]] = {}
 
     def of(self, item_id: str) -> tuple[int, int, int]:
-        """(index or -1, hash, item partition) of an item; an unknown id is hashed anew and not remembered."""
-        index = self.space.index_of(item_id)
-        if index >= 0:
-            return index, self._hashes[index], self._targets[index]
+        """(index or -1, hash, item partition) of an item; an unknown id is hashed anew and not remembered.
+
+        May be called while another thread puts vectors.
+        """
+        known = self._known.get(item_id)
+        return known if known is not None else self._of_unknown(item_id)
+
+    def _of_unknown(self, item_id: str) -> tuple[int, int, int]:
         return -1, item_hash(item_id, self._item_key), partition(item_id.encode(), self._partitions)
 
     def coverage(self) -> float:
         """The share of catalogued items that have a vector; 1 without a catalogue."""
-        return sum(self.space.index_of(item) >= 0 for item in self.listed) / len(self.listed) if self.listed else 1.0
+        listed = list(self.listed)  # the maths thread may change the set meanwhile
+        return sum(self.space.index_of(item) >= 0 for item in listed) / len(listed) if listed else 1.0
 
     def settle(self) -> None:
         """Count the Gramian anew in the order of item ids, so that it has the same bits wherever it was loaded."""
@@ -59,9 +63,9 @@ class Items:
         hashes = np.fromiter((item_hash(item_id, self._item_key) for item_id in item_ids), np.uint64, len(item_ids))
         before = self.space.size
         index = self.space.add(item_ids, hashes)
-        for item_id in self.space.ids[before:]:
-            self._hashes.append(item_hash(item_id, self._item_key))
-            self._targets.append(partition(item_id.encode(), self._partitions))
+        for number, item_id in enumerate(self.space.ids[before:], before):
+            _, hashed, target = self._of_unknown(item_id)
+            self._known[item_id] = number, hashed, target
         newer = np.zeros(len(index), bool)
         known = self.space.versions
         for position, (at, version) in enumerate(zip(index.tolist(), versions, strict=True)):

@@ -18,8 +18,12 @@ import orjson
 from schemas.outcomes import Reason
 from streamer.events.verdicts import FieldError
 from streamer.steps.effects import Headers, Outgoing
+from streamer.steps.wire import header_bytes, name_bytes
 
 Kind = Literal["user", "item"]
+HISTORY, AVERAGE = b',"suppressed":[],"basis":"history"', b',"suppressed":[],"basis":"average"'
+"""What a user's record says last: what its vector stems from."""
+
 _EXPLAINED = 10
 _ROWS = 64  # vectors a call of the JSON encoder: what it writes stays in the first caches
 
@@ -53,12 +57,7 @@ class Publisher:
         offsets: ``topic/partition/offset`` of the newest event in it; trace: position -> traceparent.
         """
         raw = self.encoding == "f32le"
-        fixed: Headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_type", b"factors.%b.refreshed.v1" % self.kind.encode()),
-            ("ce_source", self.source.encode()),
-            ("content-type", b"application/octet-stream" if raw else b"application/json"),
-        ]
+        fixed = self._fixed()
         text = self._template(epochs, raw)
         out: list[Outgoing] = []
         rows = zip(
@@ -84,22 +83,49 @@ class Publisher:
             out[position][3].append(("traceparent", parent))
         return out
 
+    def parts(self, epochs: Sequence[int], place: bytes) -> list[bytes]:
+        """What never changes within a batch, in pieces, for `streamer.steps.kernel.publish` (its ``T_`` numbers).
+
+        JSON before id, vector, version, events, event time, extras; then fixed headers and the names of ``ce_id``,
+        ``factors.source`` and ``factors.record`` as they are on the wire; last ``place``.
+        """
+        raw = self.encoding == "f32le"
+        return [
+            *self._json(epochs, raw),
+            b"".join(header_bytes(name, content) for name, content in self._fixed()),
+            name_bytes("ce_id"),
+            name_bytes("factors.source"),
+            name_bytes("factors.record"),
+            place,
+        ]
+
+    def _fixed(self) -> Headers:
+        raw = self.encoding == "f32le"
+        return [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", b"factors.%b.refreshed.v1" % self.kind.encode()),
+            ("ce_source", self.source.encode()),
+            ("content-type", b"application/octet-stream" if raw else b"application/json"),
+        ]
+
+    def _json(self, epochs: Sequence[int], raw: bool) -> list[bytes]:
+        """A record's JSON in pieces: before id, vector (its numbers; none if ``raw``), version, events, time, rest."""
+        kind = b',"kind":"%b"' % self.kind.encode()
+        head = b',"dimension":%d,"model_version":%b,"version":' % (self.dimension, orjson.dumps(self.model_version))
+        return [
+            b'{"id":',
+            kind if raw else kind + b',"vector":[',
+            head if raw else b"]" + head,
+            b',"events":',
+            b',"event_time":',
+            b',"items_epoch":%b,"training_data_end":%d' % (orjson.dumps(list(epochs)), self.training_data_end),
+        ]
+
     def _template(self, epochs: Sequence[int], raw: bool) -> bytes:
-        """A record's JSON with places for id, vector (its numbers; none if ``raw``), version, events, time, extras."""
-        vector = b"" if raw else b',"vector":[%b]'
-        model = orjson.dumps(self.model_version).replace(b"%", b"%%")
-        return (
-            b'{"id":%b,"kind":"'
-            + self.kind.encode()
-            + b'"'
-            + vector
-            + b',"dimension":%d,"model_version":' % self.dimension
-            + model
-            + b',"version":%d,"events":%d,"event_time":%d,"items_epoch":'
-            + orjson.dumps(list(epochs))
-            + b',"training_data_end":%d' % self.training_data_end
-            + b"%b}"
-        )
+        """`_json` as one text to fill in."""
+        first, kind, *rest, last = (part.replace(b"%", b"%%") for part in self._json(epochs, raw))
+        vector = b"" if raw else b"%b"
+        return first + b"%b" + kind + vector + b"%d".join(rest) + b"%d" + last + b"%b}"
 
     @staticmethod
     def _texts(vectors: npt.NDArray[np.float32]) -> list[bytes]:

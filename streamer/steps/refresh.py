@@ -1,13 +1,13 @@
 """Refresh the users of a batch with numpy: decode rows, fold, solve, guard, encode rows. Takes every user.
 
-`streamer.steps.compiled` does the same for plain users; both give a `Refreshed`, and `merge` makes one of two.
+`streamer.steps.compiled` does the same for plain users; what it leaves alone comes here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,6 @@ from streamer.steps.items import Items
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
-_HIGHEST = frozenset({"solve_residual", "solve_iterations"})
 
 
 @dataclass(slots=True)
@@ -100,47 +99,6 @@ def refresh(
         outcomes=folded.outcomes,
         dead_letters=folded.dead_letters,
         facts=facts,
-    )
-
-
-def renumbered(part: Refreshed, users: Index, events: Index) -> Refreshed:
-    """What was refreshed of a part of a batch, in the numbers of the whole: its ``users`` and ``events``."""
-    suppressed = {int(users[user]): ids for user, ids in part.suppressed.items()}
-    return replace(part, users=users[part.users], applied=events[part.applied], suppressed=suppressed)
-
-
-def merge(one: Refreshed, other: Refreshed) -> Refreshed:
-    """Both, of distinct users, as if they had been refreshed together."""
-    order = np.argsort(np.concatenate((one.users, other.users)), kind="stable")
-    events = np.argsort(np.concatenate((one.applied, other.applied)), kind="stable")
-    place = np.empty(len(order), np.intp)
-    place[order] = np.arange(len(order))
-    numbers = order.tolist()
-
-    def both(a: list, b: list) -> list:  # type: ignore[type-arg]
-        joined = a + b
-        return [joined[number] for number in numbers]
-
-    names = one.facts.keys() | other.facts.keys()
-    pairs = {name: (one.facts.get(name, 0.0), other.facts.get(name, 0.0)) for name in names}
-    return Refreshed(
-        users=np.concatenate((one.users, other.users))[order],
-        vectors=np.concatenate((one.vectors, other.vectors))[order],
-        norms=np.concatenate((one.norms, other.norms))[order],
-        version=both(one.version, other.version),
-        events=both(one.events, other.events),
-        event_time=both(one.event_time, other.event_time),
-        source_next=both(one.source_next, other.source_next),
-        newest=both(one.newest, other.newest),
-        average=both(one.average, other.average),
-        row=both(one.row, other.row),
-        applied=np.concatenate((one.applied, other.applied))[events],
-        confidence=np.concatenate((one.confidence, other.confidence))[events],
-        owner=place[np.concatenate((one.owner, other.owner + len(one.users)))[events]],
-        suppressed=one.suppressed | other.suppressed,
-        outcomes=one.outcomes + other.outcomes,
-        dead_letters=sorted(one.dead_letters + other.dead_letters, key=lambda letter: letter[1]),
-        facts={name: max(pair) if name in _HIGHEST else sum(pair) for name, pair in pairs.items()},
     )
 
 

@@ -8,7 +8,6 @@ however many events the batch holds for that user.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,14 +22,17 @@ from schemas.records import Interaction, Manifest
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
 from streamer.events.read import Reader
 from streamer.events.verdicts import Filtered, Rejected
+from streamer.factors.kernel.rules import N_NEWEST
 from streamer.factors.packed import pack
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
-from streamer.steps.fold import KIND_OF, Columns, Events
+from streamer.steps.encoder import Encoder
+from streamer.steps.fold import KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
-from streamer.steps.records import Publisher, dead_letter
-from streamer.steps.refresh import Generation, Refreshed, merge, refresh, renumbered
+from streamer.steps.records import AVERAGE, HISTORY, Publisher, dead_letter
+from streamer.steps.refresh import Generation, Refreshed, refresh
 
+_HIGHEST = frozenset({"solve_residual", "solve_iterations"})
 _AFTER_PARTITION = frozenset({Reason.FUTURE}) | (frozenset(Reason) - DEAD_LETTER_REASONS)
 """Reasons that the contract puts behind wrong_partition, which takes the row to decide."""
 
@@ -86,11 +88,15 @@ class UserStep:
             solver,
             tolerance,
         )
-        # Compiles where that has not been done before: here, and never while a batch waits.
-        self._compiled = compiled(items, self._generation)
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
         )
+        # Compiles where that has not been done before: here, and never while a batch waits.
+        self._compiled = compiled(items, self._generation)
+        self._encoder: Encoder | None = None
+        if self._compiled is not None:
+            names = (topics.interactions, topics.user_factors, topics.item_signals)
+            self._encoder = Encoder(self._publisher, self._generation.number, len(items.epochs), *names)
 
     # --- read: what needs no row --------------------------------------------------------------------------------
 
@@ -154,29 +160,62 @@ class UserStep:
         if not batch.events:
             return effects
         columns = batch.events.columns()
-        fresh = self._refresh(columns, rows, strangers)
-        effects.outcomes.update(fresh.outcomes)
-        self._dead_letters(batch, fresh)
-        if len(fresh.users):
-            keys = [batch.keys[user] for user in fresh.users.tolist()]
-            effects.rows = list(zip(keys, fresh.row, strict=True))
-            effects.norms = fresh.norms
-            effects.facts.update(fresh.facts)
-            self._publish(batch, keys, fresh, effects)
-            self._signal(columns, keys, fresh, effects)
+        if self._encoder is None:
+            fresh = refresh(columns, rows, strangers, self._items, self._generation)
+            self._finish(batch, columns, batch.keys, fresh, effects)
+            self._count_signals(columns, fresh.applied, effects)
+            return effects
+        self._apply_compiled(batch, columns, rows, strangers, effects)
         return effects
 
-    def _refresh(self, columns: Columns, rows: Sequence[bytes | None], strangers: list[int]) -> Refreshed:
-        """Plain users by the compiled kernel, where there is one, and everyone else by numpy."""
-        if self._compiled is None:
-            return refresh(columns, rows, strangers, self._items, self._generation)
-        plain, others = self._compiled.refresh(columns, rows, strangers)
-        if not len(others):
-            return plain
-        theirs, events = columns.of_users(others, len(rows))
-        strange = np.flatnonzero(np.isin(others, strangers)).tolist() if strangers else []
-        rest = refresh(theirs, [rows[user] for user in others.tolist()], strange, self._items, self._generation)
-        return merge(plain, renumbered(rest, others, events))
+    def _apply_compiled(
+        self,
+        batch: UserBatch,
+        columns: Columns,
+        rows: Sequence[bytes | None],
+        strangers: list[int],
+        effects: Effects,
+    ) -> None:
+        """Plain users by the compiled kernel, and everyone else by numpy."""
+        assert self._compiled is not None
+        assert self._encoder is not None
+        plain = self._compiled.refresh(columns, rows, strangers)
+        effects.outcomes.update(plain.outcomes)
+        if len(plain.numbers):
+            effects.facts.update(plain.facts)
+            effects.norms = plain.norms
+            traces = self._traces(batch, plain.numbers[:, N_NEWEST].tolist())
+            epochs = self._items.epochs.tolist()
+            self._encoder.encode(batch.keys, columns, plain, batch.partition, epochs, traces, effects)
+        applied, others = plain.applied, plain.others
+        if len(others):
+            theirs, events = columns.of_users(others, len(rows))
+            strange = np.flatnonzero(np.isin(others, strangers)).tolist() if strangers else []
+            rest = refresh(theirs, [rows[user] for user in others.tolist()], strange, self._items, self._generation)
+            rest.dead_letters = sorted(rest.dead_letters + plain.dead_letters, key=lambda letter: letter[1])
+            self._finish(batch, theirs, [batch.keys[user] for user in others.tolist()], rest, effects)
+            applied = np.concatenate((applied, events[rest.applied]))
+        else:
+            self._dead_letters(batch, plain.dead_letters)
+        self._count_signals(columns, applied, effects)
+
+    def _finish(
+        self, batch: UserBatch, columns: Columns, users: list[bytes], fresh: Refreshed, effects: Effects
+    ) -> None:
+        """Put what numpy refreshed into the effects, beside what may be there; ``users`` are the columns' keys."""
+        effects.outcomes.update(fresh.outcomes)
+        self._dead_letters(batch, fresh.dead_letters)
+        if not len(fresh.users):
+            return
+        keys = [users[user] for user in fresh.users.tolist()]
+        effects.rows += zip(keys, fresh.row, strict=True)
+        norms = np.asarray(fresh.norms, np.float64)
+        effects.norms = norms if effects.norms is None else np.concatenate((effects.norms, norms))
+        for name, fact in fresh.facts.items():
+            held = effects.facts.get(name, 0.0)
+            effects.facts[name] = max(held, fact) if name in _HIGHEST else held + fact
+        self._publish(batch, keys, fresh, effects)
+        self._signal(columns, keys, fresh, effects)
 
     def _settle_held(self, batch: UserBatch, strangers: list[int]) -> None:
         """The wrong partition comes before what the reader found, but only a user without a row can be on one."""
@@ -184,15 +223,14 @@ class UserStep:
             ended = Rejected(Reason.WRONG_PARTITION) if user in strangers else verdict
             self._end(batch, batch.records[position], ended)
 
-    def _dead_letters(self, batch: UserBatch, fresh: Refreshed) -> None:
+    def _dead_letters(self, batch: UserBatch, letters: Sequence[tuple[Reason | Outcome, int]]) -> None:
         target = (self._topics.dead_letters, batch.partition)
-        for reason, position in fresh.dead_letters:
+        for reason, position in letters:
             batch.effects.send(target, dead_letter(batch.records[position], self._topics.interactions, reason, ()))
 
     def _publish(self, batch: UserBatch, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
         place = f"{self._topics.interactions}/{batch.partition}/".encode()
-        plain, cold = b',"suppressed":[],"basis":"history"', b',"suppressed":[],"basis":"average"'
-        extras = [cold if is_average else plain for is_average in fresh.average]
+        extras = [AVERAGE if is_average else HISTORY for is_average in fresh.average]
         if fresh.suppressed:
             for number, user in enumerate(fresh.users.tolist()):
                 if fresh.suppressed.get(user):
@@ -208,17 +246,17 @@ class UserStep:
                 extras,
                 [b"%b%d" % (place, after - 1) for after in fresh.source_next],
                 self._items.epochs.tolist(),
-                self._traces(batch, fresh),
+                self._traces(batch, fresh.newest),
             )
         )
 
     @staticmethod
-    def _traces(batch: UserBatch, fresh: Refreshed) -> dict[int, bytes]:
+    def _traces(batch: UserBatch, newest_of: Sequence[int]) -> dict[int, bytes]:
         """The traceparent of each published user's newest event, where it had one; costs nothing where none has."""
         if not any(record.headers for record in batch.records):
             return {}
         traces = {}
-        for position, newest in enumerate(fresh.newest):
+        for position, newest in enumerate(newest_of):
             for name, value in batch.records[newest].headers:
                 if name == "traceparent" and value is not None:
                     traces[position] = value
@@ -245,6 +283,13 @@ class UserStep:
         topic = self._topics.item_signals
         for target, signals in by_target.items():
             effects.sends.setdefault((topic, target), []).extend(signals)
+
+    @staticmethod
+    def _count_signals(columns: Columns, applied: Index, effects: Effects) -> None:
+        """What the metrics want to know of the applied events."""
+        if not len(applied):
+            return
+        top = np.unique(columns.item[applied], return_counts=True)[1].max()
         effects.facts["unknown_items"] = float(np.count_nonzero(columns.index[applied] < 0))
         effects.facts["signals"] = float(len(applied))
-        effects.facts["top_item"] = float(max(Counter(items).values()))
+        effects.facts["top_item"] = float(top)

@@ -28,8 +28,8 @@ _STAGE_BOUNDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2
 _BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 _NORM_BOUNDS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1_000.0)
 
-STAGES = ("read", "get", "apply", "commit", "store")
-"""The stages of a batch, in order."""
+STAGES = ("wait", "read", "get", "apply", "commit", "store")
+"""The stages of a batch, in order; wait: for the maths thread."""
 RESULTS = ("committed", "aborted", "fenced")
 KINDS = ("user", "item")
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.telemetry.metrics import STAGES
 
-_AWAITING = "commit"
+_AWAITING = ("wait", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Scrape:
         yield f"  {self.batches:.0f} batches of {self.records / max(self.batches, 1):.0f} records on average"
         yield f"  {'stage':26} {'us/event':>9} {'of wall':>9}"
         for stage in STAGES:
-            if stage != _AWAITING:
+            if stage not in _AWAITING:
                 yield self._row(stage, self.seconds[stage], wall)
-        rest = cpu - sum(spent for stage, spent in self.seconds.items() if stage != _AWAITING)
+        rest = cpu - sum(spent for stage, spent in self.seconds.items() if stage not in _AWAITING)
         yield self._row("all else (fetch, send)", rest, wall)
         yield self._row("CPU in all", cpu, wall)
         yield self._row("wall", wall, wall)
         yield (
-            f"  a batch's commit takes {1e3 * self.seconds[_AWAITING] / max(self.batches, 1):.0f} ms; "
+            f"  a batch's commit takes {1e3 * self.seconds['commit'] / max(self.batches, 1):.0f} ms; "
             "the other partitions work meanwhile"
         )
 

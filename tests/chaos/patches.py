@@ -34,6 +34,7 @@ from streamer.engine.partition import Partition
 from streamer.engine.store import Store
 from streamer.engine.transaction import PartitionProducer
 from streamer.engine.transport import MicroBatchConsumer
+from tests.streamer.steps.world import records_of
 
 LANDED_FILE = "CHAOS_LANDED"
 """The environment's name of the file that says which patch struck."""
@@ -236,14 +237,17 @@ def _store_first(_: Strike) -> None:
         await opened(self)
         self._producer.chaos_store = self._store
 
-    async def patched(self: Any, sends: Mapping[Any, Any], source_next: int, target: Any) -> Any:
+    async def patched(
+        self: Any, sends: Mapping[Any, Any], encoded: Mapping[Any, Any], source_next: int, target: Any
+    ) -> Any:
         store = self.chaos_store
-        rows = [(key, row) for key, row, *_ in sends[target] if key]
+        written = [record for batch in encoded.get(target, ()) for record in records_of(batch)]
+        rows = [(key, row) for key, row, *_ in [*written, *sends[target]] if key]
         store.write(rows, store.changelog_offset or 0, store.source_next)
         # Both column families: a flush asked for by hand is of one, atomic or not.
         store._rows.flush()
         store._meta.flush()
-        return await original(self, sends, source_next, target)
+        return await original(self, sends, encoded, source_next, target)
 
     _replace(Partition, "_open", open_)
     _replace(PartitionProducer, "commit", patched)

@@ -8,11 +8,14 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from kafka.record.default_records import DefaultRecordBatch
 
 from schemas.records import Artifact, Manifest, Policy
 from streamer.events.read import Reader
+from streamer.steps.effects import Effects, Encoded, Outgoing
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
+from streamer.steps.wire import encode_batch
 
 NOW = 1_800_000_000_000
 TOPICS = UserTopics("t.interactions", "t.user-factors", "t.item-signals", "t.dead-letters", 1)
@@ -87,6 +90,7 @@ def user_step(
     *,
     fast: bool = True,
     model_version: str = "m1",
+    encoding: Literal["json", "f32le"] = "json",
     **reader: Any,
 ) -> UserStep:
     """A user step over `items`; without ``fast`` the numpy path does it all."""
@@ -98,11 +102,11 @@ def user_step(
         Reader(policy, **({"tenant": None, "max_bytes": 65_536, "invalid_items": view.invalid} | reader)),
         solver=solver,
         tolerance=1e-6,
-        encoding="json",
+        encoding=encoding,
         source="test",
     )
     if not fast:
-        step._compiled = None
+        step._compiled = step._encoder = None
     return step
 
 
@@ -114,5 +118,29 @@ def run(step: UserStep, records: list[FakeRecord], cuts: list[int], rows: dict[b
         batch = step.read(records[low:high], 0)
         done = step.apply(batch, [rows.get(key) for key in batch.keys])
         rows.update(done.rows)
-        effects.append(done)
+        effects.append(decoded(done))
     return effects
+
+
+def decoded(effects: Effects) -> Effects:
+    """Put what was encoded among the sends, read by another Kafka client's own parser."""
+    for target, batches in effects.encoded.items():
+        sends = [one for batch in batches for one in records_of(batch)]
+        effects.sends[target] = sends + effects.sends.get(target, [])
+    effects.encoded = {}
+    changelog = [(key, value) for batch in effects.changelog for key, value, _, _ in records_of(batch)]
+    assert changelog == effects.rows[: len(changelog)]
+    return effects
+
+
+def records_of(encoded: Encoded) -> list[Outgoing]:
+    """The records of one, their checksum and their order checked."""
+    data = encode_batch(encoded.data, encoded.count, (), now=NOW, producer=(7, 1), sequence=3)
+    batch = DefaultRecordBatch(b"".join(data))
+    assert batch.validate_crc()
+    assert batch.is_transactional
+    assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (7, 1, 3)
+    found = list(batch)
+    assert [one.offset for one in found] == list(range(encoded.count))
+    assert all(one.timestamp == NOW for one in found)
+    return [(one.key, one.value, None, list(one.headers)) for one in found]

@@ -1,0 +1,170 @@
+"""Plain users' rows, vectors and signals straight into Kafka's bytes (`streamer.steps.kernel.publish`).
+
+`streamer.steps.records.Publisher` and `UserStep` do the same record by record, for everyone else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from streamer.factors.kernel import rules
+from streamer.steps.compiled import Plain
+from streamer.steps.effects import Effects, Encoded
+from streamer.steps.fold import Columns
+from streamer.steps.records import AVERAGE, HISTORY, Publisher
+from streamer.steps.wire import HEADER, header_bytes
+
+LIMIT = 1 << 20
+"""Bytes of a record batch at most, unless one record has more."""
+
+_KERNEL = "streamer.steps.kernel.publish"
+_RECORD = 48  # what a record takes at most beside key, value and headers
+
+
+class Encoder:
+    """Writes what a batch of plain users publishes; needs the compiler that `Plain` needs, too."""
+
+    def __init__(
+        self, publisher: Publisher, generation: int, targets: int, interactions: str, factors: str, signals: str
+    ) -> None:
+        """``targets``: partitions of the topic of signals; the others are full topic names."""
+        self._kernel: Any = importlib.import_module(_KERNEL)
+        self._tens = importlib.import_module("streamer.steps.kernel.digits").TENS
+        self._publisher, self._targets = publisher, targets
+        self._generation = int(np.uint64(generation).astype(np.int64))
+        self._interactions, self._factors_topic, self._signals_topic = interactions, factors, signals
+
+    def encode(
+        self,
+        keys: Sequence[bytes],
+        columns: Columns,
+        plain: Plain,
+        partition: int,
+        epochs: Sequence[int],
+        traces: dict[int, bytes],
+        effects: Effects,
+    ) -> None:
+        """Put rows, factor records and signals into ``effects``.
+
+        Args:
+            keys: of all users of the batch.
+            columns: all events of the batch.
+            plain: what became of the plain users.
+            partition: the events' partition.
+            epochs: the item epochs of the vectors.
+            traces: position among the touched users -> traceparent.
+            effects: takes them.
+        """
+        data, ends = _joined(keys)
+        self._rows(keys, plain, effects, data, ends)
+        parts = self._publisher.parts(epochs, f"{self._interactions}/{partition}/".encode())
+        factors = self._factors(plain, data, ends, parts, traces)
+        effects.encoded[self._factors_topic, partition] = [one for _, one in factors]
+        names = np.array([xxh3_64_intdigest(keys[user]) for user in plain.numbers[:, rules.N_USER].tolist()], np.uint64)
+        for target, signals in self._signals(columns, plain, names):
+            effects.encoded.setdefault((self._signals_topic, target), []).append(signals)
+
+    def _rows(
+        self, keys: Sequence[bytes], plain: Plain, effects: Effects, data: bytes, ends: npt.NDArray[np.int64]
+    ) -> None:
+        numbers, rows = plain.numbers, plain.rows.tobytes()
+        users, row_ends = numbers[:, rules.N_USER].tolist(), numbers[:, rules.N_END].tolist()
+        effects.rows += [
+            (keys[user], rows[start:end]) for user, start, end in zip(users, [0, *row_ends], row_ends, strict=False)
+        ]
+        size = len(rows) + len(data) + _RECORD * len(numbers)
+        out, chunks = _room(size, len(numbers))
+        count = self._kernel.write_changelog(
+            out, chunks, LIMIT, np.frombuffer(data or b"\0", np.uint8), ends, plain.rows, numbers, 0
+        )
+        effects.changelog = [one for _, one in _cut(out, chunks, count)]
+
+    def _factors(
+        self,
+        plain: Plain,
+        data: bytes,
+        ends: npt.NDArray[np.int64],
+        parts: Sequence[bytes],
+        traces: dict[int, bytes],
+    ) -> list[tuple[int, Encoded]]:
+        numbers, dimension, extras = plain.numbers, self._publisher.dimension, (HISTORY, AVERAGE)
+        texts, text_ends = _joined(parts)
+        first, second = len(extras[0]), len(extras[0]) + len(extras[1])
+        cold = (numbers[:, rules.N_AVERAGE] != 0)[:, None]
+        extra_of = np.where(cold, np.array([first, second]), np.array([0, first]))
+        trace_of = np.zeros((len(numbers), 2), np.int64)
+        trace = b""
+        for position, parent in traces.items():
+            header = header_bytes("traceparent", parent)
+            trace_of[position] = len(trace), len(trace) + len(header)
+            trace += header
+        size = len(numbers) * (len(texts) + max(map(len, extras)) + 17 * dimension + 120 + _RECORD)
+        out, chunks = _room(size + 9 * len(data) + len(trace), len(numbers))
+        count = self._kernel.write_factors(
+            out,
+            chunks,
+            LIMIT,
+            np.frombuffer(data or b"\0", np.uint8),
+            ends,
+            plain.vectors,
+            numbers,
+            np.frombuffer(texts, np.uint8),
+            text_ends,
+            np.frombuffer(b"".join(extras), np.uint8),
+            np.ascontiguousarray(extra_of, np.int64),
+            np.frombuffer(trace or b"\0", np.uint8),
+            trace_of,
+            self._tens,
+            self._publisher.encoding == "f32le",
+        )
+        return _cut(out, chunks, count)
+
+    def _signals(self, columns: Columns, plain: Plain, names: npt.NDArray[np.uint64]) -> list[tuple[int, Encoded]]:
+        applied, dimension = plain.applied, self._publisher.dimension
+        if not len(applied):
+            return []
+        items, ends = _joined([item_id.encode() for item_id in columns.item_id])
+        size = len(items) + len(applied) * (32 + 4 * dimension + _RECORD)
+        out, chunks = _room(size, len(applied))
+        count = self._kernel.write_signals(
+            out,
+            chunks,
+            LIMIT,
+            np.frombuffer(items or b"\0", np.uint8),
+            ends,
+            columns.packed,
+            applied,
+            plain.owner,
+            plain.confidence,
+            names,
+            plain.vectors,
+            self._generation,
+            self._targets,
+        )
+        return _cut(out, chunks, count)
+
+
+def _joined(texts: Sequence[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """Texts end to end, and where each ends."""
+    return b"".join(texts), np.fromiter(accumulate(map(len, texts)), np.int64, len(texts))
+
+
+def _room(size: int, records: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Where the kernel writes: bytes, and one line a record batch at most a record each."""
+    return np.empty(size + HEADER * (records + 1), np.uint8), np.empty((records + 1, 3), np.int64)
+
+
+def _cut(out: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64], count: int) -> list[tuple[int, Encoded]]:
+    """(target, records) of each record batch."""
+    view, found, start = memoryview(out.data), [], 0
+    for target, end, records in chunks[:count].tolist():
+        found.append((target, Encoded(view[start:end], records)))
+        start = end
+    return found
