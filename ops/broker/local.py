@@ -165,7 +165,7 @@ class LocalBroker:
     def _format(self, folder: RunFolder, properties: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
         command = self._command(
-            "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties)
+            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)
         )
         with folder.log.open("ab") as log:
             process = _start(command, log=log.fileno())

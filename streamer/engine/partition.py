@@ -449,6 +449,7 @@ class Partition:
         self._observer.transaction(self.role.name, "committed")
         await self._write(done, end)
         self._observer.batch(self.role.name, records, done.effects, done.seconds)
+        self.role.step.reuse(done.effects)
 
     async def _write(self, done: Committed, end: int) -> None:
         """Write the rows; a store that can't be written (a full disk) stops this partition, and nothing is lost."""

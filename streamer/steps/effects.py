@@ -37,6 +37,7 @@ class Effects:
 
     rows: rows to put; sends: records by target, beside the rows' own; encoded: the same, written already;
     changelog: the first of the rows as records, where a step has written them already;
+    memory: what the encoded records lie in, for `Step.reuse`;
     outcomes: one count a record delivered, they add up to the batch; facts: numbers for the metrics, see
     `streamer.telemetry.metrics`.
     """
@@ -45,6 +46,7 @@ class Effects:
     sends: dict[Target, list[Outgoing]] = field(default_factory=dict)
     encoded: dict[Target, list[Encoded]] = field(default_factory=dict)
     changelog: list[Encoded] = field(default_factory=list)
+    memory: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     facts: dict[str, float] = field(default_factory=dict)
     norms: npt.NDArray[np.floating[Any]] | None = None
@@ -70,3 +72,6 @@ class Step(Protocol):
 
     def apply(self, batch: Any, rows: Sequence[bytes | None]) -> Effects:
         """Apply a batch to the rows of its keys."""
+
+    def reuse(self, effects: Effects) -> None:
+        """Take back the memory of effects that nobody will look at again."""

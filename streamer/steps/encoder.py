@@ -25,6 +25,7 @@ LIMIT = 1 << 20
 """Bytes of a record batch at most, unless one record has more."""
 
 _KERNEL = "streamer.steps.kernel.publish"
+_KEPT = 12  # pieces of memory that are kept, three a batch
 _RECORD = 48  # what a record takes at most beside key, value and headers
 
 
@@ -40,6 +41,7 @@ class Encoder:
         self._publisher, self._targets = publisher, targets
         self._generation = int(np.uint64(generation).astype(np.int64))
         self._interactions, self._factors_topic, self._signals_topic = interactions, factors, signals
+        self._free: list[npt.NDArray[np.uint8]] = []
 
     def encode(
         self,
@@ -65,11 +67,28 @@ class Encoder:
         data, ends = _joined(keys)
         self._rows(keys, plain, effects, data, ends)
         parts = self._publisher.parts(epochs, f"{self._interactions}/{partition}/".encode())
-        factors = self._factors(plain, data, ends, parts, traces)
+        factors = self._factors(plain, data, ends, parts, traces, effects)
         effects.encoded[self._factors_topic, partition] = [one for _, one in factors]
         names = np.array([xxh3_64_intdigest(keys[user]) for user in plain.numbers[:, rules.N_USER].tolist()], np.uint64)
-        for target, signals in self._signals(columns, plain, names):
+        for target, signals in self._signals(columns, plain, names, effects):
             effects.encoded.setdefault((self._signals_topic, target), []).append(signals)
+
+    def reuse(self, effects: Effects) -> None:
+        """Write to this memory again: it is mapped already, and leaves no holes where it was."""
+        self._free += effects.memory[: _KEPT - len(self._free)]
+        effects.memory = []
+
+    def _room(self, size: int, records: int, effects: Effects) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Where the kernel writes: bytes, and one line a record batch at most a record each."""
+        size += HEADER * (records + 1)
+        try:
+            out = self._free.pop()
+        except IndexError:
+            out = np.empty(size, np.uint8)
+        if len(out) < size:
+            out = np.empty(size + size // 4, np.uint8)
+        effects.memory.append(out)
+        return out, np.empty((records + 1, 3), np.int64)
 
     def _rows(
         self, keys: Sequence[bytes], plain: Plain, effects: Effects, data: bytes, ends: npt.NDArray[np.int64]
@@ -80,7 +99,7 @@ class Encoder:
             (keys[user], rows[start:end]) for user, start, end in zip(users, [0, *row_ends], row_ends, strict=False)
         ]
         size = len(rows) + len(data) + _RECORD * len(numbers)
-        out, chunks = _room(size, len(numbers))
+        out, chunks = self._room(size, len(numbers), effects)
         count = self._kernel.write_changelog(
             out, chunks, LIMIT, np.frombuffer(data or b"\0", np.uint8), ends, plain.rows, numbers, 0
         )
@@ -93,6 +112,7 @@ class Encoder:
         ends: npt.NDArray[np.int64],
         parts: Sequence[bytes],
         traces: dict[int, bytes],
+        effects: Effects,
     ) -> list[tuple[int, Encoded]]:
         numbers, dimension, extras = plain.numbers, self._publisher.dimension, (HISTORY, AVERAGE)
         texts, text_ends = _joined(parts)
@@ -106,7 +126,7 @@ class Encoder:
             trace_of[position] = len(trace), len(trace) + len(header)
             trace += header
         size = len(numbers) * (len(texts) + max(map(len, extras)) + 17 * dimension + 120 + _RECORD)
-        out, chunks = _room(size + 9 * len(data) + len(trace), len(numbers))
+        out, chunks = self._room(size + 9 * len(data) + len(trace), len(numbers), effects)
         count = self._kernel.write_factors(
             out,
             chunks,
@@ -126,13 +146,15 @@ class Encoder:
         )
         return _cut(out, chunks, count)
 
-    def _signals(self, columns: Columns, plain: Plain, names: npt.NDArray[np.uint64]) -> list[tuple[int, Encoded]]:
+    def _signals(
+        self, columns: Columns, plain: Plain, names: npt.NDArray[np.uint64], effects: Effects
+    ) -> list[tuple[int, Encoded]]:
         applied, dimension = plain.applied, self._publisher.dimension
         if not len(applied):
             return []
         items, ends = _joined([item_id.encode() for item_id in columns.item_id])
         size = len(items) + len(applied) * (32 + 4 * dimension + _RECORD)
-        out, chunks = _room(size, len(applied))
+        out, chunks = self._room(size, len(applied), effects)
         count = self._kernel.write_signals(
             out,
             chunks,
@@ -154,11 +176,6 @@ class Encoder:
 def _joined(texts: Sequence[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
     """Texts end to end, and where each ends."""
     return b"".join(texts), np.fromiter(accumulate(map(len, texts)), np.int64, len(texts))
-
-
-def _room(size: int, records: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Where the kernel writes: bytes, and one line a record batch at most a record each."""
-    return np.empty(size + HEADER * (records + 1), np.uint8), np.empty((records + 1, 3), np.int64)
 
 
 def _cut(out: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64], count: int) -> list[tuple[int, Encoded]]:

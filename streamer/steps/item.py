@@ -86,6 +86,9 @@ class ItemStep:
         batch.effects.facts["signals_foreign"] = float(len(records) - len(mine))
         return batch
 
+    def reuse(self, effects: Effects) -> None:
+        """Nothing to take back."""
+
     def apply(self, batch: ItemBatch, rows: Sequence[bytes | None]) -> Effects:
         """Apply each signal to its item's row, in log order for each item."""
         effects = batch.effects

@@ -168,6 +168,11 @@ class UserStep:
         self._apply_compiled(batch, columns, rows, strangers, effects)
         return effects
 
+    def reuse(self, effects: Effects) -> None:
+        """Take back the memory of effects that nobody will look at again."""
+        if self._encoder is not None:
+            self._encoder.reuse(effects)
+
     def _apply_compiled(
         self,
         batch: UserBatch,
