@@ -126,7 +126,7 @@ class State(Section):
     """The local store."""
 
     dir: Path = Path("state")
-    cache_mb: Annotated[int, Field(ge=8, le=65_536)] = 256
+    cache_mb: Annotated[int, Field(ge=8, le=65_536)] = 512
 
 
 class Http(Section):

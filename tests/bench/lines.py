@@ -148,14 +148,19 @@ def contending(line: Line, servers: str, partitions: int) -> Iterator[Contender]
 def ours(
     servers: str, state: Path, logs: Path, *, port: int, profile: Path | None = None, **settings: str | int
 ) -> Line:
-    """This worker by its own entry; with ``profile`` its main thread runs under cProfile, which writes that file."""
+    """This worker by its own entry; with ``profile`` its main thread runs under cProfile, which writes that file.
+
+    Its cache holds the rows of 200,000 users at hand, as one sized for its active users does.
+    """
     under = ["-m", "cProfile", "-o", str(profile)] if profile else []
     return Line(
         name="this worker",
         arguments=[*under, "-m", "streamer", "run", "--role", "users"],
         group="factors-users",
         topic="interactions",
-        env=environment(servers, state__dir=str(state / "ours"), http__port=port, **settings),
+        env=environment(
+            servers, **{"state__dir": str(state / "ours"), "http__port": port, "state__cache_mb": 1024, **settings}
+        ),
         log=logs / "worker.log",
     )
 
