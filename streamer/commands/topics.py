@@ -62,6 +62,8 @@ def _wanted(settings: Settings, topic: Topic) -> Wanted:
             "segment.bytes": str(_SEGMENT_BYTES),
         }
     elif topic.name == "dead-letters":
+        # A letter keeps the time of its record.
+        bound["message.timestamp.type"] = "CreateTime"
         free = {"retention.ms": str(settings.topics.dead_letters_retention_ms)}
     else:
         free = {"retention.ms": str(settings.topics.interactions_retention_ms)}

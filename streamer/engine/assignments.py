@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _REVOKE_SECONDS = 4.0
 _WATCH_SECONDS = 0.25
+_RESUME_SECONDS = 20.0
 
 
 class GroupSource:
@@ -131,9 +132,19 @@ class Assignments:
             await asyncio.gather(*(self.partitions.pop(tp).release() for tp in lost))
             for tp in sorted(tps):
                 if tp in self.partitions:
-                    await self.partitions[tp].resume()
+                    await self._resume(tp)
                 else:
                     await self._open(tp)
+
+    async def _resume(self, tp: TP) -> None:
+        """Keep a partition; one that does not come to rest (a full disk) is let go and opened anew."""
+        try:
+            async with asyncio.timeout(_RESUME_SECONDS):
+                await self.partitions[tp].resume()
+        except TimeoutError:
+            log.warning("partition_did_not_rest", tp=str(tp))
+            await self.partitions.pop(tp).release()
+            await self._open(tp)
 
     async def _open(self, tp: TP) -> None:
         partition = Partition(
@@ -165,6 +176,8 @@ class Assignments:
     async def close(self) -> None:
         """Let transactions in flight end, then release everything."""
         await self.revoked()
+        for task in self._tasks:
+            task.cancel()
         async with self._lock:
             held, self.partitions = self.partitions, {}
             await asyncio.gather(*(partition.release() for partition in held.values()))

@@ -41,11 +41,13 @@ class FlatConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokafka
         body = list(pieces(prepared))
         # All that the connection does besides is its own: only its writer gets to see a body.
         prepared.encode = bytes
-        writer, self._writer = self._writer, _Writer(self._writer, body)
+        writer = self._writer
+        self._writer = flat = _Writer(writer, body)
         try:
             return super().send(_Prepared(prepared), expect_response)
         finally:
-            self._writer = writer
+            if self._writer is flat:  # and not None, after a failure
+                self._writer = writer
 
 
 class _Prepared:
@@ -63,6 +65,9 @@ class _Writer:
 
     def __init__(self, writer: Any, body: list[Piece]) -> None:
         self._writer, self._body = writer, body
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
 
     def write(self, head: bytes) -> None:
         size = len(head) - 4 + sum(map(len, self._body))

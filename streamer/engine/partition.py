@@ -99,6 +99,10 @@ class Observer(Protocol):
         """A batch is committed and stored; seconds by stage."""
 
 
+class _Worn(Exception):
+    """The producer is to be made anew."""
+
+
 class Partition:
     """See the module docstring. Lives on the event loop's thread; nothing here is shared with another."""
 
@@ -124,6 +128,7 @@ class Partition:
         self._unpaused = asyncio.Event()
         self._next = 0
         self._committed = False
+        self._most = role.max_batch_events
         self._gaps: tuple[int, int] = (-1, 0)
         self._producer: PartitionProducer | None = None
         self._store: Store | None = None
@@ -257,9 +262,9 @@ class Partition:
             log.error("partition_failed", tp=str(self.tp), problem=str(problem) or repr(problem))
             await self._fail(problem)
 
-    async def _live(self) -> None:
+    async def _live(self) -> None:  # noqa: C901 - each way in which a partition comes back, in one place
         """Open and process; after a fence, and while the partition is still ours, open anew."""
-        fenced, mismatched = 0, False
+        fenced, failures, damaged, mismatched = 0, 0, 0, False
         while True:
             try:
                 await self._open()
@@ -272,6 +277,29 @@ class Partition:
                 mismatched = True
                 log.warning("changelog_mismatch", tp=str(self.tp), problem=str(problem))
                 pause = self.role.fenced_pause_seconds
+            except StoreDamaged as problem:
+                # Met in a block that opening did not read. The rows come back from the changelog.
+                damaged += 1
+                log.error("store_rebuilt", tp=str(self.tp), reason="damaged", problem=str(problem))
+                if damaged >= _SAME_GAPS:
+                    raise
+                await self._shut()
+                quarantine(self._path)
+                self._observer.rebuilt("damaged")
+                pause = 0.0
+            except TransactionFailed as problem:
+                # The producer's sequence numbers ran ahead of the broker's: only a new one can go on. And smaller
+                # batches find a record that is refused for itself.
+                failures = 1 if self._committed else failures + 1
+                self._observer.transaction(self.role.name, "aborted")
+                self._most = max(self._most // 8, 1)
+                log.warning("transaction_aborted", tp=str(self.tp), problem=str(problem), failures=failures)
+                if failures >= _TRIES:
+                    raise
+                pause = _RETRY_SECONDS * failures
+            except _Worn:
+                log.info("producer_renewed", tp=str(self.tp))
+                pause = 0.0
             except _UNREACHABLE as problem:
                 # A broker's outage is nobody's fault here: what is committed stays, the rest is read again.
                 log.warning("broker_unreachable", tp=str(self.tp), problem=str(problem))
@@ -339,7 +367,7 @@ class Partition:
 
     async def _restore(self) -> tuple[Store, int | None]:
         """The store, caught up with its changelog; a damaged one, or one of another changelog, is built anew."""
-        path = self.role.store_root / f"{self.tp.topic}-{self.tp.partition}"
+        path = self._path
         changelog = (self.role.changelog, self.tp.partition)
 
         def progress(share: float) -> None:
@@ -368,8 +396,11 @@ class Partition:
                 return store, done.source_next
         raise AssertionError("unreachable")
 
+    @property
+    def _path(self) -> Path:
+        return self.role.store_root / f"{self.tp.topic}-{self.tp.partition}"
+
     async def _process(self) -> None:
-        failures = 0
         while True:
             await self._wake.wait()
             if self.paused:
@@ -387,28 +418,21 @@ class Partition:
                     self._idle.clear()
                     done = await self._commit(records, end)
                 await self._settle(records, end, done)
-                failures = 0
-            except TransactionFailed as problem:
-                failures += 1
-                self._observer.transaction(self.role.name, "aborted")
-                log.warning("transaction_aborted", tp=str(self.tp), problem=str(problem), failures=failures)
-                if failures >= _TRIES:
-                    raise
-                # Not ready meanwhile: what was fetched after the aborted batch is refused, not taken for a gap.
-                self.ready = False
-                self._drop_pending()
-                await asyncio.sleep(_RETRY_SECONDS * failures)
-                self.expected = self.delivered = self._next
-                await self._source.seek(self.tp, self._next)
-                self.ready = True
+                if self._producer is not None and self._producer.worn:
+                    raise _Worn
+                self._most = min(2 * self._most, self.role.max_batch_events)
             finally:
                 self._idle.set()
 
     def _take(self) -> tuple[list[Any], int]:
-        """What waits, up to the bound of a batch; whole spans only, so that ``end`` is a fetch position."""
+        """What waits, up to the bound of a batch, and the position after it."""
         span = self._pending.popleft()
+        if len(span.records) > self._most:  # after a failure: the rest goes back to the front
+            rest = span.records[self._most :]
+            self._pending.appendleft(Span(rest[0].offset, span.end, rest))
+            span = Span(span.start, rest[0].offset, span.records[: self._most])
         records, end = span.records, span.end
-        while self._pending and len(records) + len(self._pending[0].records) <= self.role.max_batch_events:
+        while self._pending and len(records) + len(self._pending[0].records) <= self._most:
             span = self._pending.popleft()
             records, end = records + span.records, span.end
         self._pending_records -= len(records)

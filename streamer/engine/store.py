@@ -30,6 +30,7 @@ from rocksdict import (
 _OFFSET_KEY = b"changelog_offset"
 _SOURCE_KEY = b"source_next"
 _META = "meta"
+_CORRUPT = "Corruption"
 _ROW_BYTES = 200
 """What a row kept at hand takes beside its bytes: its key, two object headers, its place."""
 
@@ -176,6 +177,7 @@ class Store:
 
         Raises:
             StoreUnwritable: RocksDB refuses, a full disk for one; nothing of it is in the store.
+            StoreDamaged: it refuses for a damaged file, and will go on to.
         """
         batch = WriteBatch(raw_mode=True)
         for key, row in rows:
@@ -189,7 +191,8 @@ class Store:
         try:
             self._rows.write(batch)
         except Exception as problem:
-            raise StoreUnwritable(f"store {self.path}: {problem}") from problem
+            kind = StoreDamaged if _CORRUPT in str(problem) else StoreUnwritable
+            raise kind(f"store {self.path}: {problem}") from problem
         self._recent.put(rows)
         self._offset, self._source_next = changelog_offset, source_next
 

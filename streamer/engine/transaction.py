@@ -13,6 +13,7 @@ Order inside `commit`, and what a crash costs:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -37,7 +38,10 @@ sender.BACKOFF_OVERRIDE = 0.002
 
 install()
 
-_MAX_BATCH_BYTES = 4 << 20
+# A record batch fits into a broker's default of 1,048,588 bytes; so do the kernel's (`streamer.steps.encoder.LIMIT`).
+_MAX_BATCH_BYTES = 1_000_000
+_FENCE_SECONDS = 30.0
+_WORN = 1 << 30
 _MOST_JOINED = 64
 """Records that are appended to a batch one by one; more of them make a batch of their own."""
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, AssertionError)
@@ -53,6 +57,12 @@ class OutcomeUnknown(Exception):
 
 class TransactionFailed(Exception):
     """The transaction was aborted; the batch had no effect and may be tried again from the committed offset."""
+
+
+def _bytes_of(record: Outgoing) -> int:
+    """About how many bytes a record takes in a batch."""
+    key, value, _, headers = record
+    return 64 + len(key or b"") + len(value or b"") + sum(len(name) + len(content) + 8 for name, content in headers)
 
 
 class Prebuilt:
@@ -114,7 +124,7 @@ class PartitionProducer:
             transactional_id=transactional_id,
             transaction_timeout_ms=timeout_ms,
             max_batch_size=_MAX_BATCH_BYTES,
-            max_request_size=2 * _MAX_BATCH_BYTES,
+            max_request_size=8 << 20,
             # The default of 100 ms would be paid by every transaction that closely follows another.
             retry_backoff_ms=3,
             linger_ms=0,
@@ -122,8 +132,22 @@ class PartitionProducer:
         )
 
     async def fence(self) -> None:
-        """Take the partition: ends a former owner's open transaction and refuses its later sends."""
-        await self._producer.start()
+        """Take the partition: ends a former owner's open transaction and refuses its later sends.
+
+        Raises:
+            TimeoutError: the broker did not answer in time.
+        """
+        async with asyncio.timeout(_FENCE_SECONDS + self._timeout):
+            await self._producer.start()
+
+    @property
+    def worn(self) -> bool:
+        """Has some partition seen so many records of it that sequence numbers are about to run out?
+
+        They are 32 bits and start again at 0, but aiokafka goes on below zero: a new producer starts anew.
+        """
+        numbers = self._producer._txn_manager._sequence_numbers
+        return max(numbers.values(), default=0) > _WORN
 
     async def commit(
         self,
@@ -185,6 +209,7 @@ class PartitionProducer:
             *whole, last = encoded
             yield from (Prebuilt(one) for one in whole)
             joins = len(records) <= _MOST_JOINED and all(timestamp is None for _, _, timestamp, _ in records)
+            joins = joins and len(last.data) + sum(map(_bytes_of, records)) <= _MAX_BATCH_BYTES
             yield Prebuilt(last, records if joins else ())
             if joins:
                 return
@@ -217,5 +242,11 @@ class PartitionProducer:
         try:
             async with asyncio.timeout(5):
                 await self._producer.stop()
-        except Exception:  # noqa: BLE001, S110 - closing a fenced or unreachable producer has nothing left to save
-            pass
+        except Exception:  # noqa: BLE001 - closing a fenced or unreachable producer has nothing left to save
+            # It must not go on sending under this transactional id, though: end what `stop` has not come to.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1):
+                    await self._producer._sender.close()
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1):
+                    await self._producer.client.close()

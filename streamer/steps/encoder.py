@@ -21,7 +21,7 @@ from streamer.steps.fold import Columns
 from streamer.steps.records import AVERAGE, HISTORY, Publisher
 from streamer.steps.wire import HEADER, header_bytes
 
-LIMIT = 1 << 20
+LIMIT = 950_000
 """Bytes of a record batch at most, unless one record has more."""
 
 _KERNEL = "streamer.steps.kernel.publish"

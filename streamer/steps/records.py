@@ -25,6 +25,10 @@ HISTORY, AVERAGE = b',"suppressed":[],"basis":"history"', b',"suppressed":[],"ba
 """What a user's record says last: what its vector stems from."""
 
 _EXPLAINED = 10
+_LETTER_BYTES = 800_000
+"""What a dead letter holds of a value at most: with its headers it must fit into a broker's default of 1 MB, or one
+hostile record (a few kilobytes, compressed) would stop its partition for good."""
+_LETTER_HEADERS_BYTES = 64_000
 _ROWS = 64  # vectors a call of the JSON encoder: what it writes stays in the first caches
 
 
@@ -143,11 +147,15 @@ class Publisher:
 
 
 def dead_letter(record: Any, topic: str, reason: Reason | str, errors: Sequence[FieldError]) -> Outgoing:
-    """The record as it came, with the reason; KIP-1034's headers, the message free of payload beyond short excerpts."""
+    """The record as it came, with the reason; KIP-1034's headers, the message free of payload beyond short excerpts.
+
+    A value of more than 800,000 bytes is cut there, and ``factors.bytes`` says how many it had; so are headers of more
+    than 64,000 bytes in all: those that no longer fit are left out.
+    """
     listed = [{"path": error.path, "message": error.message} for error in errors]
     message = "; ".join(str(error) for error in errors[:_EXPLAINED]) or str(reason)
     headers: Headers = [
-        *((name, value if value is not None else b"") for name, value in record.headers),
+        *_fitting(record.headers),
         ("__streams.errors.topic", topic.encode()),
         ("__streams.errors.partition", str(record.partition).encode()),
         ("__streams.errors.offset", str(record.offset).encode()),
@@ -157,9 +165,23 @@ def dead_letter(record: Any, topic: str, reason: Reason | str, errors: Sequence[
         ("factors.reason", str(reason).encode()),
         ("factors.errors", json.dumps(listed).encode()),
     ]
+    value = record.value
+    if value is not None and len(value) > _LETTER_BYTES:
+        headers.append(("factors.bytes", str(len(value)).encode()))
+        value = value[:_LETTER_BYTES]
     # A tombstone has no value, and a record needs a key or a value: an empty key stands for none of both.
-    key = b"" if record.key is None and record.value is None else record.key
-    return key, record.value, record.timestamp, headers
+    key = b"" if record.key is None and value is None else record.key
+    return key and key[:_LETTER_HEADERS_BYTES], value, record.timestamp, headers
+
+
+def _fitting(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
+    """The headers as they came, as many as fit."""
+    kept, left = Headers(), _LETTER_HEADERS_BYTES
+    for name, content in headers:
+        left -= len(name.encode()) + len(content or b"")
+        if left >= 0:
+            kept.append((name, content or b""))
+    return kept
 
 
 def _json_texts(keys: Sequence[bytes]) -> list[bytes]:

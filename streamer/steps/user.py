@@ -33,6 +33,7 @@ from streamer.steps.records import AVERAGE, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
 
 _HIGHEST = frozenset({"solve_residual", "solve_iterations"})
+_TRACE_BYTES = 256  # W3C Trace Context: 55, later versions some more
 _AFTER_PARTITION = frozenset({Reason.FUTURE}) | (frozenset(Reason) - DEAD_LETTER_REASONS)
 """Reasons that the contract puts behind wrong_partition, which takes the row to decide."""
 
@@ -263,7 +264,7 @@ class UserStep:
         traces = {}
         for position, newest in enumerate(newest_of):
             for name, value in batch.records[newest].headers:
-                if name == "traceparent" and value is not None:
+                if name == "traceparent" and value is not None and len(value) <= _TRACE_BYTES:
                     traces[position] = value
         return traces
 
