@@ -178,8 +178,9 @@ def _fitting(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """The headers as they came, as many as fit."""
     kept, left = Headers(), _LETTER_HEADERS_BYTES
     for name, content in headers:
-        left -= len(name.encode()) + len(content or b"")
-        if left >= 0:
+        size = len(name.encode()) + len(content or b"")
+        if size <= left:
+            left -= size
             kept.append((name, content or b""))
     return kept
 

@@ -1,0 +1,162 @@
+"""Records of a few kilobytes on the wire that are large once they are read, and stores and batches that go wrong.
+
+The partition goes on after each of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from ops.broker import FoundBroker
+from streamer.engine.store import Store, StoreDamaged, StoreMemory
+from streamer.engine.transaction import PartitionProducer, TransactionFailed
+from streamer.steps.effects import Encoded, Outgoing
+from streamer.steps.wire import HEADER, encode_record
+from tests.chaos.world import World
+from tests.streamer.engine.test_bad_input import letters
+
+LARGE = 9_000_000
+
+
+@pytest.fixture(scope="module")
+def world(broker: FoundBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    prefix = f"hostile-{time.time_ns()}."
+    with World(broker.bootstrap_servers, prefix, tmp_path_factory.mktemp("hostile"), solver="cg") as made:
+        yield made
+
+
+def body(request: str) -> bytes:
+    event = {"request_id": request, "user_id": "u1", "item_id": "item-1", "event_type": "click"}
+    return json.dumps(event | {"timestamp": time.time_ns() // 1_000_000}).encode()
+
+
+@pytest.mark.integration
+def test_large_values_and_headers_do_not_stop_the_worker(world: World) -> None:
+    """The letter of a value of 9 MB is cut, and says how long it was; a traceparent of 9 MB is not passed on."""
+    worker = world.start("a")
+    producer = Producer(
+        {
+            "bootstrap.servers": world.servers,
+            "compression.type": "gzip",
+            "message.max.bytes": 20_000_000,
+            "partitioner": "murmur2_random",
+        }
+    )
+    topic = f"{world.prefix}interactions"
+    producer.produce(topic, b" " * LARGE, b"u1")
+    producer.produce(topic, body("traced"), b"u1", headers=[("traceparent", b"0" * LARGE)])
+    producer.produce(topic, b"{half", b"u1", headers=[("long", b"1" * LARGE), ("short", b"2")])
+    producer.produce(topic, body("after"), b"u1")
+    assert producer.flush(30) == 0
+    world.wait_caught_up()
+    assert worker.running
+    counted = {ending: count for ending, count in worker.counters().items() if count}
+    assert counted == {("applied", ""): 2, ("dead_letter", "too_large"): 1, ("dead_letter", "not_json"): 1}
+    worker.stop()
+    found = {headers["factors.reason"]: (value, headers) for _, value, headers in letters(world)}
+    value, headers = found[b"too_large"]
+    assert value is not None
+    assert headers["factors.bytes"] == str(LARGE).encode()
+    assert set(value) == {0x20}
+    assert len(value) == 800_000
+    value, headers = found[b"not_json"]
+    assert value == b"{half"
+    assert "long" not in headers
+    assert headers["short"] == b"2"
+
+
+def partition_producer(servers: str, name: str) -> PartitionProducer:
+    place = TopicPartition(name, 0)
+    return PartitionProducer(f"{name}-writer", f"{name}-group", place, 15_000, {"bootstrap_servers": servers})
+
+
+def make_topic(servers: str, name: str, **configs: str) -> None:
+    admin = AdminClient({"bootstrap.servers": servers})
+    for future in admin.create_topics([NewTopic(name, 1, 1, config=configs)]).values():
+        future.result()
+
+
+def committed(servers: str, name: str) -> list[tuple[bytes | None, bytes | None]]:
+    reader = Consumer({"bootstrap.servers": servers, "group.id": "unused", "enable.partition.eof": True})
+    reader.assign([Place(name, 0, 0)])
+    found = []
+    while (message := reader.poll(10)) is not None and not message.error():
+        found.append((message.key(), message.value()))
+    reader.close()
+    return found
+
+
+@pytest.mark.integration
+async def test_every_record_of_many_batches_is_sent(broker: FoundBroker) -> None:
+    """Several written by the kernel, then more than are joined one by one: all, in order, and the offset after them."""
+    servers, name = broker.bootstrap_servers, f"many-{time.time_ns()}"
+    make_topic(servers, name)
+    records: list[Outgoing] = [(b"k%d" % number, b"v%d" % number, None, []) for number in range(300)]
+    encoded = []
+    for start in range(0, 150, 50):
+        part = records[start : start + 50]
+        data = bytes(HEADER) + b"".join(encode_record(number, record) for number, record in enumerate(part))
+        encoded.append(Encoded(memoryview(data), len(part)))
+    producer = partition_producer(servers, name)
+    await producer.fence()
+    try:
+        assert await producer.commit({(name, 0): records[150:]}, {(name, 0): encoded}, 7, (name, 0)) == 300
+        few = [(b"few", b"1", None, [])]
+        # The first transaction's marker takes an offset, too.
+        assert await producer.commit({(name, 0): few}, {(name, 0): encoded[:1]}, 8, (name, 0)) == 352
+    finally:
+        await producer.close()
+    assert committed(servers, name) == [(key, value) for key, value, *_ in [*records, *records[:50], *few]]
+
+
+@pytest.mark.integration
+async def test_a_refused_batch_needs_a_new_producer(broker: FoundBroker) -> None:
+    """Aiokafka's sequence numbers run ahead of the broker's: what the worker does, and why."""
+    servers, name = broker.bootstrap_servers, f"refused-{time.time_ns()}"
+    make_topic(servers, name, **{"max.message.bytes": "20000"})
+    small: list[Outgoing] = [(b"k", b"v", None, [])]
+    producer = partition_producer(servers, name)
+    await producer.fence()
+    assert await producer.commit({(name, 0): small}, {}, 1, (name, 0)) == 1
+    with pytest.raises(TransactionFailed):
+        await producer.commit({(name, 0): [(b"k", bytes(50_000), None, [])]}, {}, 2, (name, 0))
+    with pytest.raises(TransactionFailed):
+        await producer.commit({(name, 0): small}, {}, 2, (name, 0))
+    await producer.close()
+    again = partition_producer(servers, name)
+    await again.fence()
+    await again.commit({(name, 0): small}, {}, 2, (name, 0))
+    await again.close()
+    assert committed(servers, name) == [(b"k", b"v")] * 2
+    assert isinstance(again._producer, AIOKafkaProducer)
+
+
+def test_a_damaged_block_is_damage_and_not_a_full_disk(tmp_path: Path) -> None:
+    """Opening does not read data blocks: reading one later, or compacting it, does."""
+    memory = StoreMemory.of(8)
+    memory.rows.limit = 0
+    store = Store(tmp_path / "s", memory)
+    noise = np.random.default_rng(0)
+    keys = [b"%06d" % number for number in range(4_000)]
+    store.write([(key, noise.bytes(500)) for key in keys], 1, 1)
+    store.close()
+    file = max((tmp_path / "s").glob("*.sst"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    for at in range(1_000, len(data) - 100_000, 3_000):
+        data[at] ^= 0xFF
+    file.write_bytes(data)
+    store = Store(tmp_path / "s", memory)
+    with pytest.raises(StoreDamaged):
+        store.get_many(keys)
+    store.close()
