@@ -105,7 +105,7 @@ class Engine(Section):
     max_pending_events: Positive = 8_192
     concurrent_batches: Positive = 3
     solver: Literal["cg", "cholesky"] = "cg"
-    tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 4e-6
+    tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 1e-6
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:

@@ -77,6 +77,11 @@ class Act:
         finally:
             sender.close()
         moved, mean_move = self._moved_items(films)
+        for worker in (users, items):
+            if worker.popen.poll() is not None:
+                raise DemoError(
+                    f"the worker {worker.name} ended before the demo did; its last words are in {worker.log}"
+                )
         counted = outcomes(users)
         total = len(self._live) + 3
         if sum(counted.values()) != total:

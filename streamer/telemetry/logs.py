@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
 import orjson
@@ -19,6 +20,7 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 _LONGEST: Final = 500
+_MOST_LINES: Final = 1_000
 
 # What these say below the level is of interest to their authors; the engine reports the same in its own
 # words.
@@ -41,6 +43,31 @@ _EXPECTED: Final = (
     ("aiokafka.producer.sender", "NotEnoughReplicas"),
     ("aiokafka.producer.sender", "ConcurrentTrans"),
 )
+
+
+# With a broker gone, a client says the same thousands of times a second: enough to fill a disk.
+_OURS: Final = "streamer"
+_SAME_SECONDS: Final = 5.0
+
+
+class Seldom(logging.Filter):
+    """Lets each line of a library (its logger and its text before the arguments) through once in five seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock, self._last = clock, dict[tuple[str, str], float]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """May this line be written?"""
+        if record.name.partition(".")[0] == _OURS:
+            return True
+        key, now = (record.name, str(record.msg)[:_LONGEST]), self._clock()
+        if now - self._last.get(key, -_SAME_SECONDS) < _SAME_SECONDS:
+            return False
+        if len(self._last) > _MOST_LINES:
+            self._last.clear()
+        self._last[key] = now
+        return True
 
 
 def setup_logging(level: Level = "info", fmt: Format = "auto", stream: TextIO | None = None) -> None:
@@ -75,6 +102,7 @@ def setup_logging(level: Level = "info", fmt: Format = "auto", stream: TextIO | 
         )
     )
     handler.addFilter(_unexpected)
+    handler.addFilter(Seldom())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

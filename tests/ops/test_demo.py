@@ -13,7 +13,9 @@ from ops.data import load
 from ops.demo import act
 from ops.demo.errors import DemoError
 from ops.demo.report import show
+from ops.demo.story import Row
 from ops.demo.world import Process, World, wait_ready
+from streamer.reader import Factor
 
 
 def play(broker: FoundBroker, prefix: str, folder: Path) -> tuple[act.Story, str]:
@@ -57,4 +59,21 @@ def test_without_an_items_worker_it_fails(
     monkeypatch.setattr(World, "start_worker", start_and_kill)
     monkeypatch.setattr(act, "_SETTLE_SECONDS", 12.0)
     with pytest.raises(DemoError, match="no item vector moved"):
+        play(broker, prefix, tmp_path)
+
+
+def test_with_an_items_worker_killed_on_the_way_it_fails(
+    broker: FoundBroker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Item vectors that moved before do not make up for it."""
+    look = act.Act._known_rows
+
+    def kill_and_look(self: act.Act, people: dict[str, Factor]) -> list[Row]:
+        for process in self._world.processes:
+            if "items" in process.name:
+                process.popen.kill()
+        return look(self, people)
+
+    monkeypatch.setattr(act.Act, "_known_rows", kill_and_look)
+    with pytest.raises(DemoError, match=r"items.* ended before the demo did"):
         play(broker, prefix, tmp_path)

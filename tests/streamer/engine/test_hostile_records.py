@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Place
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from ops.broker import FoundBroker
 from streamer.engine.store import Store, StoreDamaged, StoreMemory
@@ -112,7 +113,7 @@ async def test_every_record_of_many_batches_is_sent(broker: FoundBroker) -> None
     await producer.fence()
     try:
         assert await producer.commit({(name, 0): records[150:]}, {(name, 0): encoded}, 7, (name, 0)) == 300
-        few = [(b"few", b"1", None, [])]
+        few: list[Outgoing] = [(b"few", b"1", None, [])]
         # The first transaction's marker takes an offset, too.
         assert await producer.commit({(name, 0): few}, {(name, 0): encoded[:1]}, 8, (name, 0)) == 352
     finally:

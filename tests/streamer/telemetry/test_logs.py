@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from streamer.telemetry.logs import setup_logging
+from streamer.telemetry.logs import Seldom, setup_logging
 
 
 @pytest.fixture
@@ -93,3 +93,19 @@ def test_exceptions_stay_one_line(stream: io.StringIO) -> None:
         structlog.get_logger("x").exception("boom")
     (line,) = _lines(stream)
     assert "ValueError: x" in str(line["exception"])
+
+
+def test_a_library_says_the_same_only_once_in_a_while() -> None:
+    """Whatever the arguments; our own lines all pass."""
+    now = 100.0
+    seldom = Seldom(lambda: now)
+
+    def line(name: str, text: str, *arguments: object) -> logging.LogRecord:
+        return logging.LogRecord(name, logging.ERROR, "", 0, text, arguments, None)
+
+    assert seldom.filter(line("aiokafka.conn", "no node %s", 1))
+    assert not seldom.filter(line("aiokafka.conn", "no node %s", 2))
+    assert seldom.filter(line("aiokafka.conn", "another"))
+    assert all(seldom.filter(line("streamer.engine.partition", "fenced")) for _ in range(3))
+    now += 5.0
+    assert seldom.filter(line("aiokafka.conn", "no node %s", 3))
