@@ -7,9 +7,9 @@ a finite number.
 
 `solve_cholesky` is the reference. `solve_batch` solves many users in whitened coordinates y = L' x (`space`), where
 the spectrum of A starts at 1: with a relative residual of at most t, y is within t of the exact one, relative to its
-length, and so is every score, in the root mean square over all items. In x itself the error was at most 2.5 t in all
-that we measured (up to the root of the condition of V'V + ridge I in theory). A tolerance of 4e-6 keeps the audited
-error below 1e-5.
+length, and so is every score, in the root mean square over all items. In x itself the error was at most 2.5 t over
+item vectors as ALS leaves them, and 5.5 t over random ones of 8 dimensions that move (five minutes of churn, 42,580
+solves); in theory up to t times the root of the condition of V'V + ridge I. The default of 1e-6 keeps it below 1e-5.
 """
 
 from __future__ import annotations

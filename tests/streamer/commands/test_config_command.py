@@ -37,7 +37,7 @@ def test_show_has_every_setting_and_its_origin(streamer: Commands, tmp_path: Pat
 def test_show_as_text_is_one_line_a_setting(streamer: Commands) -> None:
     """Tabs elsewhere than on a terminal; numbers as they were written."""
     out = streamer("config", "show").out
-    assert "engine.tolerance\t4e-06\n" in out
+    assert "engine.tolerance\t1e-06\n" in out
     assert "kafka.prefix\tfactors.\n" in out
 
 
