@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from streamer import header_names
 from streamer.errors import BrokerError
 from streamer.settings import Settings, kafka_python_options
 
@@ -20,6 +21,8 @@ _ANSWER_MS = 10_000
 _KNOCK_SECONDS = 2.0
 _STALL_SECONDS = 30.0
 _POLL_MS = 200
+
+header_names.install()
 
 
 def client_options(settings: Settings) -> dict[str, Any]:

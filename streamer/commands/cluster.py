@@ -13,6 +13,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from streamer import header_names
 from streamer.errors import BrokerError
 from streamer.events.hashes import partition
 from streamer.knock import knock
@@ -21,6 +22,8 @@ from streamer.settings import Settings, kafka_python_options
 _ANSWER_MS = 8_000
 _STALL_SECONDS = 30.0
 _POLL_MS = 200
+
+header_names.install()
 
 
 def _options(settings: Settings) -> dict[str, Any]:

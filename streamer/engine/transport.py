@@ -26,7 +26,11 @@ from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streamer.engine import lenient
+
 _IDLE_SECONDS = 0.02
+
+lenient.install()
 
 
 @dataclass(frozen=True, slots=True)

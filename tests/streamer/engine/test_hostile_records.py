@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka import KafkaProducer
 
+from bootstrap.broker import read_to_end
 from ops.broker import FoundBroker
 from streamer.engine.store import Store, StoreDamaged, StoreMemory
 from streamer.engine.transaction import PartitionProducer, TransactionFailed
+from streamer.settings import Settings
 from streamer.steps.effects import Encoded, Outgoing
 from streamer.steps.wire import HEADER, encode_record
 from tests.chaos.world import World
@@ -75,6 +79,47 @@ def test_large_values_and_headers_do_not_stop_the_worker(world: World) -> None:
     assert value == b"{half"
     assert "long" not in headers
     assert headers["short"] == b"2"
+
+
+class Odd(str):
+    """A header's name that is not UTF-8 once it is written."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"odd-\xff\xfe"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_header_name_that_is_not_utf8_stops_nobody(world: World, compression: str | None) -> None:
+    """Its record is one like any other in the middle of its batch; the letter and the other reader spell the name."""
+    topic, name = f"{world.prefix}interactions", compression or "plain"
+    settings = Settings.model_validate({"kafka": {"bootstrap_servers": world.servers, "prefix": world.prefix}})
+    values = [body(f"{name}-{number}") for number in range(5)]
+    values[3] = b"{half"
+    last = len(read_to_end(settings, topic)[0])
+    with closing(
+        KafkaProducer(bootstrap_servers=world.servers, compression_type=compression, linger_ms=2_000, acks="all")
+    ) as producer:
+        for number, value in enumerate(values):
+            headers = [("fine", b"1"), (Odd("odd"), b"2")] if number in {1, 3} else []
+            producer.send(topic, value, b"u1", headers)
+        producer.flush()
+    worker = world.start(name)
+    world.wait_caught_up()
+    assert worker.running
+    counted = {ending: count for ending, count in worker.counters().items() if count}
+    assert counted == {("applied", ""): 4, ("dead_letter", "not_json"): 1}
+    worker.stop()
+    records, _ = read_to_end(settings, topic)
+    assert [(record.value, record.headers) for record in records[last:]] == [
+        (value, [("fine", b"1"), (r"odd-\xff\xfe", b"2")] if number in {1, 3} else [])
+        for number, value in enumerate(values)
+    ]
+    value, headers = [(value, headers) for _, value, headers in letters(world)][-1]
+    assert value == b"{half"
+    assert headers[r"odd-\xff\xfe"] == b"2"
 
 
 def partition_producer(servers: str, name: str) -> PartitionProducer:
