@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
@@ -23,11 +25,13 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from threadpoolctl import threadpool_limits
 
 from streamer.engine.changelog import ChangelogMismatch
+from streamer.engine.ending import stop_consumer
 from streamer.engine.follow import Follower, partition_counts
 from streamer.engine.group import Group
 from streamer.engine.lanes import Lanes
 from streamer.engine.models import ActiveModel, Models
 from streamer.engine.partition import Role
+from streamer.engine.pulse import feel
 from streamer.engine.replica import ItemReplica
 from streamer.engine.store import StoreMemory
 from streamer.errors import BrokerError, DataError, FactorsError
@@ -40,6 +44,9 @@ from streamer.steps.user import UserStep, UserTopics
 from streamer.telemetry.observer import Telemetry
 
 log = structlog.get_logger(__name__)
+
+_STOP_SECONDS = 20.0
+"""Less than the 30 s after which Kubernetes, or the 90 s after which systemd, would kill."""
 
 RoleName = Literal["users", "items", "all"]
 _SOURCES = {"users": "interactions", "items": "item-signals"}
@@ -67,6 +74,7 @@ def run_worker(settings: Settings, role: RoleName) -> None:
     # One thread: the worker's parallelism is its partitions, and a pool of BLAS threads only fights with them.
     with threadpool_limits(limits=1), asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(Worker(settings, role).run())
+    log.info("stopped")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -90,7 +98,7 @@ class Worker:
         """Start, serve, stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._told_to_stop)
         async with AsyncExitStack() as stack:
             self._lanes = Lanes(self._settings.engine.concurrent_batches)
             stack.callback(self._lanes.close)
@@ -111,7 +119,12 @@ class Worker:
                 groups.append(await stack.enter_async_context(_running(group)))
                 self._telemetry.watch(group.assignments.lags, group.assignments.rows)
             _settle_garbage()
+            await stack.enter_async_context(self._feeling_the_broker())
             await self._serve(models, active, [*followers, *models.followers], groups)
+
+    def _told_to_stop(self) -> None:
+        self._stop.set()
+        _end_in_time()
 
     # --- start --------------------------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class Worker:
         except KafkaError as problem:
             raise BrokerError(f"the broker refuses: {problem}") from problem
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
         missing = [name for name in names if not counts[name]]
         if missing:
             raise BrokerError(f"missing topics: {', '.join(missing)}; run `streamer topics create`")
@@ -210,6 +223,18 @@ class Worker:
             self._telemetry.health.model(self._model.manifest.model_version)
         return done
 
+    @asynccontextmanager
+    async def _feeling_the_broker(self) -> AsyncIterator[None]:
+        """Have the readiness say when no broker answers."""
+        pulse = asyncio.create_task(
+            feel(self._settings.topic("interactions"), self._client, self._telemetry.broker), name="pulse"
+        )
+        try:
+            yield
+        finally:
+            pulse.cancel()
+            await asyncio.gather(pulse, return_exceptions=True)
+
     def _group(self, name: str, active: ActiveModel, items: Items, memory: StoreMemory) -> Group:
         settings, topic, engine = self._settings, self._settings.topic, self._settings.engine
         group = f"{engine.app_id}-{name}"
@@ -287,6 +312,8 @@ class Worker:
                 log.info("stopping")
                 return
             problem = future.exception() or future.result()
+            log.error("stopping", reason=waits[future], problem=str(problem) or repr(problem))
+            _end_in_time()
             raise _as_factors_error(waits[future], problem)
 
     async def _watch_model(self, models: Models, active: ActiveModel) -> None:
@@ -308,6 +335,21 @@ class Worker:
             with contextlib.suppress(asyncio.CancelledError):
                 await future
         return not self._stop.is_set()
+
+
+def _end_in_time() -> None:
+    """Bound the time that stopping takes, whatever a client or a library waits for.
+
+    An end without a goodbye costs nothing but the next start's replay: that is what a crash does, too.
+    """
+
+    def end() -> None:
+        log.error("stop_cut_short", seconds=_STOP_SECONDS)
+        os._exit(BrokerError.exit_code)
+
+    timer = threading.Timer(_STOP_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _settle_garbage() -> None:

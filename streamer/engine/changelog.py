@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from schemas.layouts import MARKER_KEY, decode_marker
+from streamer.engine.ending import stop_consumer
 from streamer.engine.store import Store
 from streamer.steps.effects import Target
 
@@ -59,7 +60,7 @@ async def replay(
         consumer.seek(tp, first)
         return await _read_until(consumer, tp, first, end, store, progress)
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 class StoreAhead(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from streamer.engine.ending import stop_consumer
 from streamer.engine.lanes import Lane
 
 _POLL_MS = 200
@@ -106,4 +107,4 @@ class Follower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)

@@ -297,6 +297,12 @@ class Partition:
                 if failures >= _TRIES:
                     raise
                 pause = _RETRY_SECONDS * failures
+            except asyncio.CancelledError:
+                # Only `release` cancels this task; anything else is a library's own cancellation that got out.
+                if _asked_to_end():
+                    raise
+                log.warning("stray_cancellation", tp=str(self.tp))
+                pause = _RETRY_SECONDS
             except _Worn:
                 log.info("producer_renewed", tp=str(self.tp))
                 pause = 0.0
@@ -495,6 +501,12 @@ class Partition:
                     log.info("store_writable_again", tp=str(self.tp))
                     say(role, number, "ready")
                 return
+
+
+def _asked_to_end() -> bool:
+    """Has somebody cancelled this very task?"""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _timed(seconds: dict[str, float], stage: str, work: Callable[[], Result]) -> Callable[[], Result]:

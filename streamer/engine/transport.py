@@ -27,6 +27,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streamer.engine import lenient
+from streamer.engine.ending import stop_consumer
 
 _IDLE_SECONDS = 0.02
 
@@ -61,6 +62,12 @@ class MicroBatchThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = 200
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """As Faust's, but through `stop_consumer`: whoever stops this thread waits until all of this is done."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await stop_consumer(self._consumer)
 
     async def spans(self, wanted: AbstractSet[TP], timeout: float, most: int) -> dict[TP, Span]:
         """Spans that have arrived for the wanted partitions, waiting up to ``timeout`` seconds for the first."""

@@ -1,7 +1,7 @@
 """The worker's own view of itself: plain state, set by the engine, read by the HTTP port from any thread.
 
-Alive means the event loop turns. Ready means a model is loaded and every partition that the worker holds is
-restored and open; nothing outside the worker counts, so that a broker's outage restarts no one.
+Alive means the event loop turns; nothing outside the worker counts, so that a broker's outage restarts no one. Ready
+means that events are processed: a model is loaded, every partition held is restored and open, and a broker answers.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Health:
         self._assigned: set[str] = set()
         self._obstacle, self._obstacle_percent = "starting", 0.0
         self._model_version: str | None = None
+        self._away = ""
 
     def tick(self) -> None:
         """The event loop has come round."""
@@ -67,6 +68,11 @@ class Health:
         with self._lock:
             self._model_version = model_version
             self._obstacle, self._obstacle_percent = "", 0.0
+
+    def broker(self, away: str) -> None:
+        """Which broker does not answer, and since when, in words; empty when one does."""
+        with self._lock:
+            self._away = away
 
     def partition(self, role: str, number: int, state: str, share: float = 0.0) -> None:
         """One partition's state, and the share restored; "released" forgets it."""
@@ -92,6 +98,8 @@ class Health:
         """Whether events are processed, and if not, why."""
         with self._lock:
             percent = self._percent()
+            if self._away:
+                return Verdict(False, self._away, percent)
             if self._obstacle:
                 return Verdict(False, self._obstacle, self._obstacle_percent)
             unassigned = [role for role in self._roles if role not in self._assigned]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Telemetry:
         self.metrics = Metrics() if metrics is None else metrics
         self.health = Health(roles)
         self.port = 0
-        self._http = settings.http
+        self._http, self._servers = settings.http, settings.kafka.bootstrap_servers
         self._items: Items | None = None
         self._replica_lag: Callable[[], int] = lambda: 0
         self._lags: list[Lags] = []
@@ -73,6 +74,11 @@ class Telemetry:
         """Ask a role for its lag and its rows from now on."""
         self._lags.append(lags)
         self._rows.append(rows)
+
+    def broker(self, away: float | None) -> None:
+        """Since when (seconds since 1970) no broker answers; None when one does."""
+        since = "" if away is None else datetime.fromtimestamp(away, UTC).isoformat(timespec="seconds")
+        self.health.broker(since and f"no broker answers at {self._servers} since {since}")
 
     def stopping(self) -> None:
         """Nothing more is taken."""

@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaTimeoutError
 
 from streamer.engine import changelog
-from streamer.engine.assignments import Assignments
 from streamer.engine.partition import Partition
 from streamer.engine.store import Store
 from streamer.engine.transaction import PartitionProducer
@@ -143,6 +142,25 @@ def _kill_after_all_sends(strike: Strike) -> None:
     _replace(AIOKafkaProducer, "send_offsets_to_transaction", offsets_sent)
 
 
+def _kill_after_store(strike: Strike) -> None:
+    """The rows are in the store and on disk: what a write that the crash lost would hide."""
+    original = Partition._write
+
+    async def written(self: Any, done: Any, end: int) -> None:
+        await original(self, done, end)
+        if strike.now():
+            _flush(self._store)
+            strike.kill()
+
+    _replace(Partition, "_write", written)
+
+
+def _flush(store: Any) -> None:
+    """Both column families: a flush asked for by hand is of one, atomic or not."""
+    store._rows.flush()
+    store._meta.flush()
+
+
 def _kill_in_restore(strike: Strike) -> None:
     """Replay in small steps, and die after one of them with its rows flushed to disk."""
     _replace(changelog, "_META_ROWS", 10)
@@ -198,17 +216,15 @@ def _lose_commit_reply(strike: Strike) -> None:
 
 
 def _refuse_a_batch(strike: Strike) -> None:
-    """The broker refuses a record batch after others were taken: the transaction must be aborted."""
-    original = AIOKafkaProducer.send_batch
+    """A record without a key goes into the changelog's batch: the broker itself refuses that, and takes the others."""
+    original = PartitionProducer._send
 
-    async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        future = await original(self, *args, **kwargs)
+    async def patched(self: Any, sends: Any, encoded: Any, source_next: int, changelog: Any) -> Any:
         if strike.now():
-            await future
-            raise MessageSizeTooLargeError
-        return future
+            sends = {**sends, changelog: [*sends[changelog], (None, b"no key", None, [])]}
+        return await original(self, sends, encoded, source_next, changelog)
 
-    _replace(AIOKafkaProducer, "send_batch", patched)
+    _replace(PartitionProducer, "_send", patched)
 
 
 def _lose_a_span(strike: Strike) -> None:
@@ -244,9 +260,7 @@ def _store_first(_: Strike) -> None:
         written = [record for batch in encoded.get(target, ()) for record in records_of(batch)]
         rows = [(key, row) for key, row, *_ in [*written, *sends[target]] if key]
         store.write(rows, store.changelog_offset or 0, store.source_next)
-        # Both column families: a flush asked for by hand is of one, atomic or not.
-        store._rows.flush()
-        store._meta.flush()
+        _flush(store)
         return await original(self, sends, encoded, source_next, target)
 
     _replace(Partition, "_open", open_)
@@ -264,20 +278,15 @@ def _no_fencing(_: Strike) -> None:
 
 
 def _no_gap_guard(_: Strike) -> None:
-    """Whatever span comes is taken, and whatever is assigned is fetched."""
+    """Where a span starts is believed: what is missing before it is never missed."""
+    original = Partition.offer
 
     async def offer(self: Any, span: Any) -> None:
-        self._pending.append(span)
-        self._pending_records += len(span.records)
-        self.expected = span.end
-        self._wake.set()
-
-    def wanted(self: Any) -> set[Any]:
-        return set(self.partitions)
+        self.expected = span.start
+        await original(self, span)
 
     _replace(Partition, "offer", offer)
     _replace(Partition, "missed", lambda self, now: False)
-    _replace(Assignments, "wanted", wanted)
 
 
 PATCHES: dict[str, Patch] = {
@@ -289,7 +298,7 @@ PATCHES: dict[str, Patch] = {
     "after_all_sends": _kill_after_all_sends,
     "before_commit": _kill_around(AIOKafkaProducer, "commit_transaction", after=False),
     "after_commit": _kill_around(PartitionProducer, "commit", after=True),
-    "after_store": _kill_around(Partition, "_write", after=True),
+    "after_store": _kill_after_store,
     "freeze_before_commit": _freeze_before_commit,
     "freeze_in_open": _freeze_in_open,
     "lose_commit_reply": _lose_commit_reply,

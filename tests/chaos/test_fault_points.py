@@ -14,7 +14,11 @@ from tests.oracle.report import Report
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+SOLVERS = pytest.mark.parametrize("solver", ["cholesky", "cg"])
+"""The one whose vectors the oracle compares bit by bit, and the one that serves, whose records the kernel writes."""
+
+
+@SOLVERS
 def test_an_undisturbed_run_is_the_recompute(make_world: MakeWorld, solver: str) -> None:
     """Outcomes, rows, vectors, dead letters, signals, store and the worker's own counters."""
     report = undisturbed(make_world(solver=solver))
@@ -43,9 +47,10 @@ def test_a_model_of_the_bootstrap_job_is_a_start_like_any_other(make_world: Make
         "after_store:6",
     ],
 )
-def test_a_kill_at_any_step_loses_and_doubles_nothing(make_world: MakeWorld, point: str) -> None:
+@SOLVERS
+def test_a_kill_at_any_step_loses_and_doubles_nothing(make_world: MakeWorld, point: str, solver: str) -> None:
     """SIGKILL at the step, in the middle of a backlog."""
-    assert killed_at(make_world(), point).violations == []
+    assert killed_at(make_world(solver=solver), point).violations == []
 
 
 @pytest.mark.parametrize("point", ["after_all_sends:12", "after_commit:12"])
@@ -56,18 +61,21 @@ def test_a_kill_while_items_move_loses_and_doubles_nothing(make_world: MakeWorld
     assert report.item_revisions > 0
 
 
-def test_a_kill_while_the_store_is_rebuilt_costs_nothing(make_world: MakeWorld) -> None:
+@SOLVERS
+def test_a_kill_while_the_store_is_rebuilt_costs_nothing(make_world: MakeWorld, solver: str) -> None:
     """Half a store says how far it is, and goes on from there."""
-    assert killed_in_restore(make_world()).violations == []
+    assert killed_in_restore(make_world(solver=solver)).violations == []
 
 
+@SOLVERS
 @pytest.mark.parametrize("mishap", ["lose_commit_reply:6", "refuse_a_batch:6", "lose_a_span:6"])
-def test_a_mishap_that_kills_nobody_loses_and_doubles_nothing(make_world: MakeWorld, mishap: str) -> None:
+def test_a_mishap_that_kills_nobody_loses_and_doubles_nothing(make_world: MakeWorld, mishap: str, solver: str) -> None:
     """A commit of unknown outcome, an own abort, and messages that Faust drops."""
-    assert shaken(make_world(), mishap).violations == []
+    assert shaken(make_world(solver=solver), mishap).violations == []
 
 
+@SOLVERS
 @pytest.mark.parametrize("scenario", [zombie, zombie_in_open])
-def test_a_zombie_changes_nothing(make_world: MakeWorld, scenario: Callable[[World], Report]) -> None:
+def test_a_zombie_changes_nothing(make_world: MakeWorld, scenario: Callable[[World], Report], solver: str) -> None:
     """Whoever wakes after the session ended finds the partition fenced, and lives on."""
-    assert scenario(make_world()).violations == []
+    assert scenario(make_world(solver=solver)).violations == []

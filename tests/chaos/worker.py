@@ -14,7 +14,9 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from tests.chaos.patches import apply_patch
 
@@ -30,11 +32,19 @@ def die_with(parent: int) -> None:
             sys.exit(1)
 
 
+def _awaits(waiting: Any) -> Iterator[str]:
+    """The places of a coroutine and of what it awaits, outermost first."""
+    while (frame := getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)) is not None:
+        yield f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}:{frame.f_lineno}"
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+
+
 def _tell_all(*_: object) -> None:
     """Print where every task of every loop waits, for a post-mortem of a worker that hangs."""
+    gc.unfreeze()  # the worker has put what start-up made, its loops among it, out of the collector's sight
     for loop in [one for one in gc.get_objects() if isinstance(one, asyncio.AbstractEventLoop)]:
         for task in asyncio.all_tasks(loop):
-            task.print_stack(file=sys.stderr)
+            print(f"{task.get_name()}: {' > '.join(_awaits(task.get_coro()))}", file=sys.stderr)
     faulthandler.dump_traceback()
 
 

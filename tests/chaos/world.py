@@ -278,11 +278,14 @@ class World:
         while True:
             futures = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])
             try:
-                found = next(iter(futures.values())).result(20).topic_partitions
-            except KafkaException:  # a young broker's coordinator is still loading, or has just moved
+                found = next(iter(futures.values())).result(5).topic_partitions
+            except (KafkaException, TimeoutError):
+                # A young broker's coordinator is still loading, or has just moved; after a broker's death librdkafka's
+                # client may wait for the former one for ever.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
+                self._admin = AdminClient({"bootstrap.servers": self.servers})
             else:
                 return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
