@@ -3,6 +3,7 @@
 aiokafka builds a request by joining it level by level: a record batch of a megabyte is copied seven times before the
 socket sees it. Here the socket gets the record batches as they are, with the few bytes between them. `install` makes
 every connection of this process one that does so; what is sent is the same (tests/streamer/engine/test_flat.py).
+They also get over a socket that uvloop has closed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aiokafka import conn
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.types import Int16, Int32, String
 
@@ -32,7 +34,20 @@ class FlatConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokafka
     _writer: Any
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
-        """Send a request; returns what gives the response."""
+        """Send a request; returns what gives the response.
+
+        Raises:
+            KafkaConnectionError: there is no connection any more.
+        """
+        try:
+            return self._send(request, expect_response)
+        except RuntimeError as problem:
+            # uvloop's word for a closed socket, where asyncio says OSError. aiokafka does not expect it: whichever of
+            # its tasks meets it ends for good, and with it whoever waits for that task.
+            self.close(reason=conn.CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"connection at {self.host}:{self.port} broken: {problem}") from problem
+
+    def _send(self, request: Any, expect_response: bool) -> Any:
         if self._writer is None or not expect_response or not isinstance(request, ProduceRequest):
             return super().send(request, expect_response)
         prepared = request.prepare(self._versions)

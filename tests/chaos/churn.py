@@ -68,7 +68,7 @@ class Churn:
         self._faults: Counter[str] = Counter()
         self._resumed: list[float] = []
         self._disturbed: list[float] = []
-        self._load = _Load(world, rate)
+        self._load = Load(world, rate)
         self._began = time.monotonic()
 
     def run(self, *, restarts: int, seconds: float) -> Outcome:
@@ -184,7 +184,7 @@ class Churn:
         self._world.wait_caught_up(90)
 
 
-class _Load:
+class Load:
     """Sends events at a steady rate from a thread of its own."""
 
     def __init__(self, world: World, rate: int) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
 
 import pytest
+import uvloop
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 
 from streamer.engine.flat import FlatConnection, pieces
@@ -51,3 +55,26 @@ async def test_a_connection_writes_the_same_bytes() -> None:
         connection._writer = None
         written.append(sink.getvalue())
     assert written[0] == written[1]
+
+
+def test_a_socket_that_uvloop_has_closed_is_a_broken_connection() -> None:
+    """And no RuntimeError, which would end aiokafka's metadata task for good and leave its consumer waiting for it."""
+
+    async def send_on_a_closed_socket() -> None:
+        server = await asyncio.start_server(lambda _, back: back.close(), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        connection = FlatConnection("nowhere", 0, client_id="me", request_timeout_ms=10)
+        connection._versions = {0: (7, 7), 3: (1, 1)}
+        for what in (MetadataRequest([]), request(BATCHES)):
+            connection._reader, connection._writer = object(), writer
+            connection._read_task = asyncio.get_running_loop().create_future()
+            with pytest.raises(KafkaConnectionError):
+                connection.send(what)
+            assert not connection.connected()
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(send_on_a_closed_socket())
