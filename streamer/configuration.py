@@ -23,8 +23,19 @@ ENV_PREFIX: Final = "FACTORS_"
 CONFIG_VARIABLE: Final = "FACTORS_CONFIG"
 """Names the file, for commands that are given no `--config`; the only variable that is no setting."""
 
+_ENVIRONMENT: Final = "environment"
+
 Origins = dict[str, str]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """A mistake that two keys of a section make together, laid at the door of the first."""
+
+    key: str
+    other: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -40,7 +51,10 @@ class _Reading:
         """Note a mistake at a path; its value is shown where there is one and it is no secret."""
         value = self.at(path)
         shown = None if value is None or isinstance(value, dict) else self.words.show(path, value)
-        self.mistakes.append(Mistake(source or self.source(path), ".".join(path), shown, message))
+        mistake = Mistake(source or self.source(path), ".".join(path), shown, message)
+        # What is looked at again after something else was taken out is still wrong, once.
+        if mistake not in self.mistakes:
+            self.mistakes.append(mistake)
 
     def is_wrong(self, path: Keys) -> bool:
         """Whether a mistake is noted at a path."""
@@ -71,6 +85,7 @@ def read_configuration(model: type[Model], path: Path | None, environ: Mapping[s
     reading = _Reading(Vocabulary(model))
     if path is not None:
         _read_file(reading, path)
+        _refuse_numbers_as_text(reading)
     _read_environment(reading, environ)
     settings = _validated(reading, model, _policy(reading))
     if settings is None:
@@ -99,6 +114,16 @@ def _read_file(reading: _Reading, path: Path) -> None:
         reading.origins[at] = f"{path}:{line}" if line else str(path)
 
 
+def _refuse_numbers_as_text(reading: _Reading) -> None:
+    """A file has numbers; only the environment, which knows nothing else, has them as text."""
+    for at in list(_leaves(reading.values)):
+        if isinstance(value := reading.at(at), str) and reading.words.is_number(at):
+            readable = value.strip().lstrip("+-").replace(".", "", 1).isdigit()
+            hint = "; leave out the quotes" if readable else ""
+            reading.wrong(at, f"must be {reading.words.allowed(at)}, not text{hint}")
+            _take(reading.values, at)
+
+
 def _leaves(values: Mapping[str, Any], above: Keys = ()) -> Iterator[Keys]:
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -114,11 +139,11 @@ def _read_environment(reading: _Reading, environ: Mapping[str, str]) -> None:
             continue
         if path := variables.get(name):
             _put(reading.values, path, environ[name])
-            reading.origins[path] = f"environment {name}"
+            reading.origins[path] = f"{_ENVIRONMENT} {name}"
         else:
             shown = reading.words.show(tuple(name.split("__")), environ[name])
             nearest = reading.words.nearest(name, list(variables))
-            reading.mistakes.append(Mistake("environment", name, shown, f"is no setting{nearest}"))
+            reading.mistakes.append(Mistake(_ENVIRONMENT, name, shown, f"is no setting{nearest}"))
 
 
 def _variable(path: Keys) -> str:
@@ -146,11 +171,11 @@ def _policy(reading: _Reading) -> Policy:
     for struct_field in msgspec.structs.fields(Policy):
         name = struct_field.name
         if name in given:
-            values[name] = _convert(given[name], struct_field.type)
+            values[name] = _convert(reading, ("policy", name), struct_field.type)
     if isinstance(values.get("weights"), dict):
         # Naming one weight leaves the others as they are.
         values["weights"] = Policy().weights | {
-            kind: _convert(weight, float) for kind, weight in values["weights"].items()
+            kind: _convert(reading, ("policy", "weights", kind), float) for kind in values["weights"]
         }
     for name in given.keys() - set(Policy.__struct_fields__):
         reading.wrong(("policy", name), reading.words.unknown(("policy", name)))
@@ -160,10 +185,11 @@ def _policy(reading: _Reading) -> Policy:
     return Policy() if len(reading.mistakes) > before else Policy(**values)
 
 
-def _convert(value: object, kind: Any) -> object:  # a type expression has no narrower type
-    """The value as its field's type where it can be read as that; text too, the environment has no other."""
+def _convert(reading: _Reading, path: Keys, kind: Any) -> object:  # a type expression has no narrower type
+    """The value at a path as its field's type where it can be read as that: as text from the environment only."""
+    value = reading.at(path)
     try:
-        return msgspec.convert(value, kind, strict=not isinstance(value, str))
+        return msgspec.convert(value, kind, strict=not reading.source(path).startswith(_ENVIRONMENT))
     except msgspec.ValidationError:
         return value
 
@@ -193,15 +219,26 @@ def _note(reading: _Reading, values: dict[str, Any], detail: ErrorDetails) -> bo
         case "extra_forbidden":
             reading.wrong(path, reading.words.unknown(path))
         case "across":
-            context = detail["ctx"]
-            # A default stood in for the other key: what it says is no news.
-            if not reading.is_wrong((*path, context["other"])):
-                reading.wrong((*path, context["key"]), context["message"])
-            path = (*path, context["key"])
+            return any([_note_across(reading, values, path, one) for one in detail["ctx"]["mistakes"]])
         case "path_not_file":
             reading.wrong(path, "names no file")
         case _:
             reading.wrong(path, f"must be {reading.words.allowed(path)}")
+    return _take(values, path)
+
+
+def _note_across(reading: _Reading, values: dict[str, Any], section: Keys, across: Across) -> bool:
+    key, other = (*section, across.key), (*section, across.other)
+    # A default stood in for the other key: what it says is no news.
+    if not reading.is_wrong(other):
+        # Where the key itself is not given, the other one is what must be changed.
+        place = key if reading.at(key) is not None else other
+        reading.wrong(key, across.message, source=reading.source(place))
+    return _take(values, key)
+
+
+def _take(values: dict[str, Any], path: Keys) -> bool:
+    """Take the value at a path out; false where there was none."""
     inner: Any = values
     for key in path[:-1]:
         inner = inner.get(key, {})

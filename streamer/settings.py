@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_va
 from pydantic_core import PydanticCustomError
 
 from schemas.records import Policy
-from streamer.configuration import Origins, read_configuration
+from streamer.configuration import Across, Origins, read_configuration
 
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -52,6 +52,12 @@ class Section(BaseModel):
         return value
 
 
+def _agree(*mistakes: Across) -> None:
+    """Raise what keys of a section get wrong together, all of it at once."""
+    if mistakes:
+        raise PydanticCustomError("across", "{mistakes}", {"mistakes": mistakes})
+
+
 class Kafka(Section):
     """Where the broker is and how to talk to it."""
 
@@ -67,13 +73,14 @@ class Kafka(Section):
 
     @model_validator(mode="after")
     def _credentials_are_complete(self) -> Self:
+        mistakes = []
         if self.security_protocol.startswith("SASL"):
-            missing = [key for key in ("username", "password") if getattr(self, key) is None]
-            if missing:
-                needs = f"missing; security_protocol = {self.security_protocol} needs {' and '.join(missing)}"
-                raise _across(missing[0], "security_protocol", needs)
+            needs = f"missing; security_protocol = {self.security_protocol} needs it"
+            absent = [key for key in ("username", "password") if getattr(self, key) is None]
+            mistakes += [Across(key, "security_protocol", needs) for key in absent]
         if self.ssl_keyfile and not self.ssl_certfile:
-            raise _across("ssl_certfile", "ssl_keyfile", "missing, and ssl_keyfile needs it")
+            mistakes.append(Across("ssl_certfile", "ssl_keyfile", "missing, and ssl_keyfile needs it"))
+        _agree(*mistakes)
         return self
 
 
@@ -109,16 +116,15 @@ class Engine(Section):
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
+        mistakes = []
         if self.transaction_timeout_ms <= self.session_timeout_ms:
-            raise _across(
-                "transaction_timeout_ms",
-                "session_timeout_ms",
-                f"must be greater than session_timeout_ms = {self.session_timeout_ms}: "
-                "a stalled worker must lose its partitions first",
-            )
+            why = "a stalled worker must lose its partitions first"
+            more = f"must be greater than session_timeout_ms = {self.session_timeout_ms}: {why}"
+            mistakes.append(Across("transaction_timeout_ms", "session_timeout_ms", more))
         if self.max_pending_events < self.max_batch_events:
             at_least = f"must be at least max_batch_events = {self.max_batch_events}"
-            raise _across("max_pending_events", "max_batch_events", at_least)
+            mistakes.append(Across("max_pending_events", "max_batch_events", at_least))
+        _agree(*mistakes)
         return self
 
 
@@ -238,8 +244,3 @@ def _credentials(kafka: Kafka) -> dict[str, Any]:
         "sasl_plain_username": kafka.username,
         "sasl_plain_password": kafka.password.get_secret_value() if kafka.password else None,
     }
-
-
-def _across(key: str, other: str, message: str) -> PydanticCustomError:
-    """A mistake that two keys of a section make together, laid at the door of the first."""
-    return PydanticCustomError("across", "{message}", {"key": key, "other": other, "message": message})

@@ -48,6 +48,10 @@ class Vocabulary:
             return f"a table of {', '.join(self._children[path])}"
         return _words(self._schemas.get(path, {}))
 
+    def is_number(self, path: Keys) -> bool:
+        """Whether a section's value at a path is a number, and no text."""
+        return self._schemas.get(path, {}).get("type") in {"integer", "number"}
+
     def is_secret(self, path: Keys) -> bool:
         """Whether the value at a path, or at a misspelt one, must never be shown."""
         return bool(_SECRET_NAME.search(path[-1])) or "writeOnly" in str(self._schemas.get(path, ""))

@@ -1,15 +1,18 @@
 """`streamer config`: is the configuration right, and what does it say."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
-from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_and_origins, table
-from streamer.configuration import Origins
+from streamer.commands.shared import ConfigOption, JsonOption, config_file, dump, say, settings_and_origins, table
+from streamer.configuration import CONFIG_VARIABLE, Origins
 from streamer.errors import ConfigError
 from streamer.settings import Settings
 from streamer.vocabulary import Vocabulary
+
+_USUAL = Path("factors.toml")
 
 app = typer.Typer(help="Check or show the configuration.", no_args_is_help=True)
 
@@ -17,16 +20,20 @@ app = typer.Typer(help="Check or show the configuration.", no_args_is_help=True)
 @app.command()
 def check(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     """List every mistake; nothing is contacted. Exit code 2 if there is one."""
+    file = config_file(config)
     try:
-        settings_and_origins(config)
+        _, origins = settings_and_origins(config)
     except ConfigError as problem:
         if as_json:
             dump({"ok": False, "mistakes": [_mistake(mistake) for mistake in problem.mistakes]})
         raise
     if as_json:
-        dump({"ok": True, "mistakes": []})
-    else:
-        say("The configuration is right.")
+        dump({"ok": True, "mistakes": [], "file": None if file is None else str(file)})
+        return
+    variables = sum(place.startswith("environment") for place in origins.values())
+    say(f"The configuration is right: {file or 'no file'}, {variables} from the environment, defaults for the rest.")
+    if file is None and _USUAL.exists():
+        say(f"{_USUAL} is here and was not read: name it with --config, or in {CONFIG_VARIABLE}.")
 
 
 @app.command()

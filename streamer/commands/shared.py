@@ -47,10 +47,15 @@ def settings_of(config: Path | None) -> Settings:
 
 def settings_and_origins(config: Path | None) -> "tuple[Settings, Origins]":
     """As `settings_of`, and where each value came from."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    found = load_with_origins(config or Choices.config or (Path(named) if named else None))
+    found = load_with_origins(config_file(config))
     _quiet_clients()
     return found
+
+
+def config_file(config: Path | None) -> Path | None:
+    """The file that is read: the one named on the command line, else by the environment, else none."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return config or Choices.config or (Path(named) if named else None)
 
 
 def _quiet_clients() -> None:

@@ -7,7 +7,7 @@ headers CloudEvents 1.0 binary mode, `factors.source` (topic/partition/offset), 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from schemas.outcomes import Reason
+from schemas.outcomes import Outcome, Reason
 from streamer.events.verdicts import FieldError
 from streamer.steps.effects import Headers, Outgoing
 from streamer.steps.wire import header_bytes, name_bytes
@@ -144,6 +144,17 @@ class Publisher:
     def _raw(vectors: npt.NDArray[np.float32]) -> list[bytes]:
         data, size = vectors.astype("<f4").tobytes(), 4 * vectors.shape[1]
         return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+FOUND_WITH_THE_ROW: Mapping[Reason | Outcome, FieldError] = {
+    Outcome.CONFLICT: FieldError(
+        "$.request_id", "this user sent it before with another payload: every act needs a request_id of its own"
+    ),
+    Reason.WRONG_PARTITION: FieldError(
+        "key", "its partition by murmur2 is another one: produce with Kafka's default partitioner (murmur2)"
+    ),
+}
+"""What is wrong with a record that the reader lets through, and the user's row does not."""
 
 
 def dead_letter(record: Any, topic: str, reason: Reason | str, errors: Sequence[FieldError]) -> Outgoing:

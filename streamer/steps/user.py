@@ -29,7 +29,7 @@ from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
 from streamer.steps.fold import KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
-from streamer.steps.records import AVERAGE, HISTORY, Publisher, dead_letter
+from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
 
 _HIGHEST = frozenset({"solve_residual", "solve_iterations"})
@@ -226,13 +226,15 @@ class UserStep:
     def _settle_held(self, batch: UserBatch, strangers: list[int]) -> None:
         """The wrong partition comes before what the reader found, but only a user without a row can be on one."""
         for position, user, verdict in batch.held:
-            ended = Rejected(Reason.WRONG_PARTITION) if user in strangers else verdict
+            strange = Rejected(Reason.WRONG_PARTITION, (FOUND_WITH_THE_ROW[Reason.WRONG_PARTITION],))
+            ended = strange if user in strangers else verdict
             self._end(batch, batch.records[position], ended)
 
     def _dead_letters(self, batch: UserBatch, letters: Sequence[tuple[Reason | Outcome, int]]) -> None:
         target = (self._topics.dead_letters, batch.partition)
         for reason, position in letters:
-            batch.effects.send(target, dead_letter(batch.records[position], self._topics.interactions, reason, ()))
+            why = (FOUND_WITH_THE_ROW[reason],)
+            batch.effects.send(target, dead_letter(batch.records[position], self._topics.interactions, reason, why))
 
     def _publish(self, batch: UserBatch, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
         place = f"{self._topics.interactions}/{batch.partition}/".encode()

@@ -52,6 +52,28 @@ def test_example_file_is_the_defaults_and_complete() -> None:
         )
 
 
+def test_what_keys_get_wrong_together_is_said_once_and_at_the_key_that_is_there(tmp_path: Path) -> None:
+    """All of it at once, though a wrong key elsewhere has the rest looked at twice."""
+    text = """[engine]
+app_id = "x"
+session_timeout_ms = 20000
+max_batch_events = 10000
+[kafka]
+prefix = "x."
+security_protocol = "SASL_SSL"
+[enginee]
+a = 1
+"""
+    found = [(one.source.rpartition(":")[2], one.key) for one in _mistakes(tmp_path, text)]
+    assert found == [
+        ("3", "engine.transaction_timeout_ms"),
+        ("4", "engine.max_pending_events"),
+        ("7", "kafka.password"),
+        ("7", "kafka.username"),
+        ("9", "enginee"),
+    ]
+
+
 def test_environment_wins_over_file(tmp_path: Path) -> None:
     """A variable wins, other keys of its section stay, and text becomes numbers."""
     text = '[kafka]\nprefix = "a."\nbootstrap_servers = "one:1"\n[policy.weights]\nclick = 2\n'
@@ -152,7 +174,11 @@ level = "info"
         ("[policy]\nridge = inf\n", "finite"),
         ("[engine]\ntolerance = nan\n", "<= 0.01"),
         ('[kafka]\nssl_cafile = "/nowhere/ca.pem"\n', "names no file"),
-        ('[kafka]\nsecurity_protocol = "SASL_SSL"\n', "needs username and password"),
+        ('[kafka]\nsecurity_protocol = "SASL_SSL"\nusername = "u"\n', "security_protocol = SASL_SSL needs it"),
+        ('[topics]\npartitions = "8"\n', "not text; leave out the quotes"),
+        ('[engine]\ntolerance = "small"\n', "<= 0.01, not text"),
+        ('[policy]\nridge = "0.5"\n', "a finite number"),
+        ('[policy.weights]\nclick = "2"\n', "a finite number"),
         ("[engine]\nmax_pending_events = 10\n", "at least max_batch_events"),
     ],
 )

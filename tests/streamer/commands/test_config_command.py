@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from streamer.settings import Settings
 from streamer.vocabulary import Vocabulary
 from tests.streamer.commands.calls import Commands
@@ -10,7 +12,20 @@ from tests.streamer.commands.calls import Commands
 def test_check_says_yes(streamer: Commands) -> None:
     """Nothing is wrong with nothing."""
     assert streamer("config", "check").code == 0
-    assert streamer("config", "check", "--json").json() == {"ok": True, "mistakes": []}
+    assert streamer("config", "check", "--json").json() == {"ok": True, "mistakes": [], "file": None}
+
+
+def test_check_says_what_it_read(streamer: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that lies where one would look for it is not read by itself, and that is said."""
+    file = tmp_path / "factors.toml"
+    file.write_text('[kafka]\nprefix = "x."\n')
+    monkeypatch.chdir(tmp_path)
+    told = streamer("config", "check").err
+    assert "no file, 0 from the environment" in told
+    assert "factors.toml is here and was not read" in told
+    told = streamer("config", "check", "--config", str(file), FACTORS_LOG__LEVEL="debug").err
+    assert f"{file}, 1 from the environment" in told
+    assert "not read" not in told
 
 
 def test_check_lists_mistakes_as_json(streamer: Commands) -> None:

@@ -91,8 +91,8 @@ def cases() -> dict[str, tuple[Sent, str, str]]:
 class StrictWorld(World):
     """A world whose worker serves one tenant, with a cap on strength and a withdrawn item."""
 
-    def __init__(self, servers: str, prefix: str, folder: Path) -> None:
-        super().__init__(servers, prefix, folder)
+    def __init__(self, servers: str, prefix: str, folder: Path, *, solver: str) -> None:
+        super().__init__(servers, prefix, folder, solver=solver)
         self._environment["FACTORS_EVENTS__TENANT"] = "ours"
 
     def _publish_model(self) -> None:
@@ -104,10 +104,13 @@ class StrictWorld(World):
         self._producer.flush(30)
 
 
-@pytest.fixture(scope="module")
-def world(broker: FoundBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    prefix = f"bad-input-{time.time_ns()}."
-    with StrictWorld(broker.bootstrap_servers, prefix, tmp_path_factory.mktemp("bad-input")) as made:
+@pytest.fixture(scope="module", params=["cholesky", "cg"])
+def world(
+    broker: FoundBroker, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    """With the reference, and with the solver that serves, whose kernel decides and writes most of it."""
+    prefix, folder = f"bad-input-{time.time_ns()}.", tmp_path_factory.mktemp("bad-input")
+    with StrictWorld(broker.bootstrap_servers, prefix, folder, solver=request.param) as made:
         yield made
 
 
@@ -190,6 +193,7 @@ def test_every_reason_is_met_and_the_partition_goes_on(world: World) -> None:
         match = [one for one in kept if one[1] == record.value and one[2][REASON].decode() == wanted]
         assert match, f"{name}: no dead letter with these bytes and the reason {wanted}"
         # A record without key and value cannot be stored as such: its dead letter has an empty key.
+        assert json.loads(match[0][2]["factors.errors"]), f"{name}: nothing says what is wrong with it"
         assert match[0][0] == record.key or (record.key is None and record.value is None), name
     assert len(kept) == sum(outcome in ("dead_letter", "conflict") for _, outcome, _ in planned.values())
 
