@@ -5,7 +5,8 @@ The first generation goes straight to the topics that workers serve from, and is
     item factors -> user rows and user factors -> manifest -> control record "active"
 
 A later one must not touch them while a worker serves another: its item vectors go to a topic of their own, its manifest
-is announced, and the live change is `streamer models activate`, which re-solves the users from their kept history.
+is announced, and `streamer models activate` has workers take it up at their next start; each user is then solved anew
+from the kept history at their next event.
 """
 
 from __future__ import annotations

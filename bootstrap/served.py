@@ -74,8 +74,8 @@ def expect_place(settings: Settings, *, activate: bool) -> tuple[dict[str, int],
     known = served(settings)
     if activate and known.active is not None:
         raise CheckFailed(
-            f"{known.active.model_version} is active: publish with --no-activate, then change over live with "
-            "`streamer models activate`."
+            f"{known.active.model_version} is active: publish with --no-activate, then `streamer models activate`; "
+            "workers take the new generation up when they are restarted."
         )
     return counts, known
 

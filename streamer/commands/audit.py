@@ -42,10 +42,10 @@ class Audit:
         """The figures, for people and programs."""
         return {
             "users": len(self.standing) + len(self.moved),
-            "largest_error": max(self.standing, default=0.0),
+            "largest_error": max(self.standing, default=None),
             "items_standing_still": len(self.standing),
             "items_moved_since": len(self.moved),
-            "largest_difference_where_moved": max(self.moved, default=0.0),
+            "largest_difference_where_moved": max(self.moved, default=None),
             "changed_meanwhile": self.newer,
             "unpublished": self.unpublished,
             "other_generation": self.other_generation,
@@ -59,7 +59,10 @@ def audit(
     sample: Annotated[int, typer.Option(min=0, help="Audit so many users, chosen evenly; 0 is all.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare published user vectors with a fresh exact solve. Exit code 1 above 1e-5 where items stand still."""
+    """Compare published user vectors with a fresh exact solve.
+
+    Exit code 1 above 1e-5 where items stand still, and where nothing could be judged.
+    """
     settings = settings_of(config)
     found = _audit(settings, sample)
     report = found.report()
@@ -69,6 +72,13 @@ def audit(
         _say(found, report)
     if found.unpublished:
         raise CheckFailed(f"{found.unpublished:,} users have a row but no published vector.")
+    if not found.standing:
+        raise CheckFailed(
+            f"nothing could be judged: of {len(found.moved):,} users compared each has an item that moved after their "
+            "last event. Audit while no events arrive."
+            if found.moved
+            else "nothing could be judged: no user has a row of the active generation yet."
+        )
     if report["largest_error"] > TOLERANCE:
         raise CheckFailed(
             f"the largest relative error is {report['largest_error']:.2e}, at user {found.worst}; "
@@ -161,8 +171,10 @@ def relative_error(vector: npt.NDArray[np.float32], fresh: npt.NDArray[np.float3
 
 
 def _say(found: Audit, report: dict[str, Any]) -> None:
-    say(f"{report['users']:,} users compared; largest relative error {report['largest_error']:.2e}")
-    say(f"  items standing still since: {len(found.standing):,}")
+    say(f"{report['users']:,} users compared")
+    if found.standing:
+        largest = report["largest_error"]
+        say(f"  items standing still since: {len(found.standing):,}, largest relative error {largest:.2e}")
     if found.moved:
         largest = report["largest_difference_where_moved"]
         say(f"  items moved since: {len(found.moved):,}, differing by at most {largest:.2e} (no error)")

@@ -127,7 +127,7 @@ def replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing, say what would be sent.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send dead letters to the interactions topic again, as they came.
+    """Send dead letters to the interactions topic again, as they came, each record once however often it failed.
 
     Events that had an effect in the meantime are recognised by their request ids, so that a second replay changes
     nothing; what is still wrong comes back as a new dead letter.
@@ -138,7 +138,8 @@ def replay(
     topic = settings.topic("interactions")
     with consuming(settings) as consumer:
         partitions = len(places_of(consumer, topic))
-    letters = list(_letters(settings, reason))
+    # What failed again after an earlier replay is there twice.
+    letters = list({(one.record.key, one.record.value): one for one in _letters(settings, reason)}.values())
     chosen = letters[:limit] if limit else letters
     counts = Counter(letter.reason for letter in chosen)
     if not dry_run and chosen:

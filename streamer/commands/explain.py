@@ -96,6 +96,7 @@ def _facts(
     entries = [
         {
             "item_id": space.ids[index] if index >= 0 else None,
+            "item_hash": f"{item:016x}",
             "title": titles.get(space.ids[index], "") if index >= 0 else "",
             "newest_event": int(at),
             "age_days": round((newest - int(at)) / _DAY_MS, 2),
@@ -104,8 +105,14 @@ def _facts(
             "adds": round(float(parts.mean()), 6) if len(parts) else 0.0,
             "adds_to": [round(float(part), 6) for part in parts],
         }
-        for index, at, strength, confidence, parts in zip(
-            history.index.tolist(), history.time, history.strength, history.confidence, made.parts, strict=True
+        for index, item, at, strength, confidence, parts in zip(
+            history.index.tolist(),
+            history.item.tolist(),
+            history.time,
+            history.strength,
+            history.confidence,
+            made.parts,
+            strict=True,
         )
     ]
     entries.sort(key=lambda entry: -abs(float(str(entry["adds"]))))
@@ -145,7 +152,8 @@ def _show(facts: dict[str, Any], policy: Policy) -> None:
         (
             (
                 one["adds"],
-                one["item_id"] or "not in the model",
+                # The row keeps no names: of an item that the model lacks only this is known.
+                one["item_id"] or f"hash {one['item_hash']}, not in the model",
                 one["title"],
                 one["strength"],
                 one["confidence"],

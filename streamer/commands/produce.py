@@ -76,28 +76,25 @@ def produce(
     topic = settings.topic("interactions")
     shares, counts = Shares(duplicate, late, malformed), Counter[str]()
     faults = Faults(shares, settings.policy, seed)
-    with consuming(settings) as consumer:
-        places_of(consumer, topic)
-    with (
-        lines_of(file) as lines,
-        producing(settings, compression_type="lz4") as producer,
-        Progress("events sent") as progress,
-    ):
-        pace = Pace(rate)
-        for number, text in lines:
-            key = key_of(text)
-            if key is None:
-                raise DataError(
-                    f"{file}:{number} is no event with a user_id; {counts['events']:,} events before it were sent. "
-                    "`streamer validate` lists every mistake of a file."
-                )
-            pace.wait()
-            producer.send(topic, key, text)
-            counts["events"] += 1
-            for kind, value in faults.after(text):
-                producer.send(topic, key, value)
-                counts[kind] += 1
-            progress.advance()
+    with lines_of(file) as lines:
+        with consuming(settings) as consumer:
+            places_of(consumer, topic)
+        with producing(settings, compression_type="lz4") as producer, Progress("events sent") as progress:
+            pace = Pace(rate)
+            for number, text in lines:
+                key = key_of(text)
+                if key is None:
+                    raise DataError(
+                        f"{file}:{number} is no event with a user_id; {counts['events']:,} events before it were sent. "
+                        "`streamer validate` lists every mistake of a file."
+                    )
+                pace.wait()
+                producer.send(topic, key, text)
+                counts["events"] += 1
+                for kind, value in faults.after(text):
+                    producer.send(topic, key, value)
+                    counts[kind] += 1
+                progress.advance()
     kinds = ("events", "duplicate", "late", "malformed")
     if as_json:
         dump({kind: counts[kind] for kind in kinds} | {"records": counts.total()})

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create or check the topics.", no_args_is_help=True)
 
+_MISSING = "missing"
 # Few records, all of them read by every worker: one partition keeps their order.
 _SINGLE = ("models", "control")
-# Rows and vectors are rewritten all the time: small segments let the cleaner keep up, and a restore stay short.
+# Rows and vectors are rewritten all the time. Half of Kafka's default lets the cleaner keep up; much smaller ones cost
+# a broker with many partitions its open files.
 _SEGMENT_BYTES = 512 << 20
 _BATCH_BYTES = 8 << 20
 # An erased user must be gone from the log in days, however quiet the topic is.
@@ -45,6 +47,11 @@ class Difference:
     found: str
     wanted: str
     fix: str
+
+    def __str__(self) -> str:
+        if self.found == _MISSING:
+            return f"{self.topic} is missing"
+        return f"{self.topic}: {self.what} is {self.found}, must be {self.wanted}"
 
 
 def wanted_topics(settings: Settings) -> list[Wanted]:
@@ -145,7 +152,7 @@ def differences_of(admin: "KafkaAdminClient", settings: Settings) -> list[Differ
     present = set(admin.list_topics())
     there = [topic for topic in wanted if topic.name in present]
     differences = [
-        Difference(topic.name, "topic", "missing", "there", "run `streamer topics create`")
+        Difference(topic.name, "topic", _MISSING, "", "run `streamer topics create`")
         for topic in wanted
         if topic.name not in present
     ]

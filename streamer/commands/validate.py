@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from schemas.records import Interaction
+from schemas.outcomes import Reason
+from schemas.records import Interaction, Policy
 from streamer.commands.shared import ConfigOption, FileArgument, JsonOption, dump, lines_of, say, settings_of
 from streamer.errors import CheckFailed
 from streamer.events.read import Reader
@@ -27,11 +28,18 @@ class Line:
     partition: int = 0
 
 
-def validate(file: FileArgument, config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Check events, one JSON object a line, as a worker would. Exit code 1 if one would be refused.
+class Late:
+    """Older than the policy's lateness: counted, without effect."""
 
-    Times are judged against this machine's clock; what depends on a user's earlier events (duplicates, late
-    events, caps) is not decided here.
+
+_OLD = Filtered(Reason.OUTSIDE_WINDOW)
+
+
+def validate(file: FileArgument, config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Check events, one JSON object a line, as a worker would that got them now. Exit code 1 if one would be refused.
+
+    Times are judged against this machine's clock and the policy of this configuration; a worker follows its model's.
+    What depends on a user's earlier events (duplicates, caps) is not decided here.
     """
     settings = settings_of(config)
     reader = Reader(
@@ -44,14 +52,17 @@ def validate(file: FileArgument, config: ConfigOption = None, *, as_json: JsonOp
     with lines_of(file) as lines:
         for number, text in lines:
             verdict = reader.read(Line(text, key_of(text), now, number))
-            counts[_kind(verdict)] += 1
-            if not isinstance(verdict, Interaction):
+            if isinstance(verdict, Interaction):
+                verdict = _by_age(verdict, now, settings.policy)
+            kind = _kind(verdict)
+            counts[kind] += 1
+            # Of old data every line would be late or outside of the window: the counts say so.
+            if kind in ("refused", "filtered") and verdict != _OLD:
                 _tell(file, number, verdict, as_json=as_json)
     total = counts.total()
-    summary = (
-        f"{total:,} events: {counts['good']:,} good, {counts['rejected']:,} refused, {counts['filtered']:,} filtered"
-    )
-    if counts["rejected"]:
+    kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in ("good", "refused", "filtered", "late"))
+    summary = f"{total:,} events: {kinds}"
+    if counts["refused"]:
         raise CheckFailed(f"{summary}.")
     say(f"{summary}.")
 
@@ -68,14 +79,23 @@ def key_of(text: bytes) -> bytes | None:
     return user.encode() if isinstance(user, str) else None
 
 
-def _kind(verdict: Interaction | Rejected | Filtered) -> str:
+def _by_age(event: Interaction, now: int, policy: Policy) -> Interaction | Filtered | Late:
+    """What the worker decides with the row at hand, and without looking at it."""
+    if event.timestamp < now - policy.window_ms:
+        return _OLD
+    return Late() if event.timestamp < now - policy.lateness_ms else event
+
+
+def _kind(verdict: Interaction | Rejected | Filtered | Late) -> str:
     match verdict:
         case Interaction():
             return "good"
+        case Late():
+            return "late"
         case Filtered():
             return "filtered"
         case Rejected():
-            return "rejected"
+            return "refused"
 
 
 def _tell(file: str, number: int, verdict: Rejected | Filtered, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from streamer.commands.shared import ConfigOption, JsonOption, dump, settings_of
+from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of
 from streamer.errors import CheckFailed
 from streamer.reader import Factor
 from streamer.settings import Settings
@@ -87,6 +87,8 @@ def _revisions(settings: Settings, kind: Literal["user", "item"], entity: str, s
             factor = decode_factor(newest, kind)
             version = factor.version
             yield factor
+        else:
+            say(f"Nothing is published for {kind} {entity} yet; waiting (Ctrl-C ends).")
         last = time.monotonic()
         while not seconds or time.monotonic() - last < seconds:
             for records in consumer.poll(timeout_ms=100).values():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import structlog
 
+from schemas.outcomes import Outcome, Reason
 from schemas.records import Manifest
 from streamer.settings import Settings
 from streamer.steps.effects import Effects
@@ -19,7 +22,12 @@ from streamer.telemetry.health import Health
 from streamer.telemetry.http import start_http
 from streamer.telemetry.metrics import RESULTS, Metrics
 
+log = structlog.get_logger(__name__)
+
 _TICK_SECONDS = 0.5
+_LOOK_BACK_SECONDS = 60.0
+_FEW_EVENTS = 100
+_WITHOUT_EFFECT = frozenset({Outcome.LATE, Outcome.FILTERED, Outcome.DEAD_LETTER})
 _KINDS = {"users": "user", "items": "item"}
 
 Lags = Callable[[], Iterable[tuple[str, int, int]]]
@@ -39,6 +47,7 @@ class Telemetry:
         self._lags: list[Lags] = []
         self._rows: list[Callable[[], int]] = []
         self._held: set[tuple[str, int]] = set()
+        self._ended: Counter[tuple[Outcome, Reason | None]] = Counter()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -112,6 +121,7 @@ class Telemetry:
                 metrics.item_update_norm.set(facts["item_update_norm"])
             return
         metrics.count_outcomes(effects.outcomes)
+        self._ended.update(effects.outcomes)
         received = np.fromiter((record.timestamp for record in records), np.float64, len(records))
         ages = time.time() - received / 1000.0
         metrics.observe_latency(ages)
@@ -133,9 +143,22 @@ class Telemetry:
 
     # --- what nobody reports ------------------------------------------------------------------------------------
 
+    def _warn_of_waste(self) -> None:
+        """Say so when most events of the last minute had no effect: a feed that comes late, or a filter set wrong."""
+        ended, self._ended = self._ended, Counter()
+        total = ended.total()
+        without = Counter({end: count for end, count in ended.items() if end[0] in _WITHOUT_EFFECT})
+        if total >= _FEW_EVENTS and without.total() > total / 2:
+            listed = {reason or outcome: count for (outcome, reason), count in without.most_common()}
+            log.warning("most_events_without_effect", events=total, **listed)
+
     async def _tick(self) -> None:
+        looked = time.monotonic()
         while True:
             self.health.tick()
+            if time.monotonic() - looked > _LOOK_BACK_SECONDS:
+                looked = time.monotonic()
+                self._warn_of_waste()
             held = set()
             for lags in self._lags:
                 for topic, partition, records in lags():

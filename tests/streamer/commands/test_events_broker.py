@@ -143,6 +143,8 @@ def test_replay_sends_the_original(connected: Commands, settings: Settings) -> N
     assert connected("dead-letters", "replay", "--reason", "future", "--json").json()["sent"] == 1
     (record,) = _read(settings, "interactions")
     assert (record.key(), record.value(), record.headers()) == (b"u0", good, [("h", b"1")])
+    # The same record, buried again after a replay, is there twice and goes out once.
+    _bury(settings, (b"u0", good, Reason.FUTURE))
     assert connected("dead-letters", "replay", "--json").json()["sent"] == 3
     records = _read(settings, "interactions")
     assert sorted((record.key() or b"", record.value() or b"") for record in records) == [

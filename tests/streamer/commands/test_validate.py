@@ -29,7 +29,7 @@ def test_good_events(streamer: Commands, tmp_path: Path) -> None:
     file.write_bytes(_ndjson(_event(), _event(value=2.5)) + b"\n\n")
     result = streamer("validate", str(file))
     assert (result.code, result.out) == (0, "")
-    assert result.err == "2 events: 2 good, 0 refused, 0 filtered.\n"
+    assert result.err == "2 events: 2 good, 0 refused, 0 filtered, 0 late.\n"
 
 
 def test_every_error_with_its_line(streamer: Commands) -> None:
@@ -76,6 +76,18 @@ def test_filtered_events_are_no_mistake(streamer: Commands) -> None:
     result = streamer("validate", "-", stdin=_ndjson(_event(consent=False)))
     assert result.code == 0
     assert "1 filtered" in result.err
+
+
+def test_old_events_are_counted_as_the_policy_has_them(streamer: Commands) -> None:
+    """Late beyond a week, outside of the window beyond ninety days; good data, and no line for each."""
+    now = time.time_ns() // 1_000_000
+    day = 86_400_000
+    events = _ndjson(*(_event(timestamp=now - days * day) for days in (1, 8, 89, 91)))
+    result = streamer("validate", "-", stdin=events)
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "4 events: 1 good, 0 refused, 1 filtered, 2 late.\n"
+    result = streamer("validate", "-", stdin=events, FACTORS_POLICY__LATENESS_MS=str(100 * day))
+    assert result.err == "4 events: 3 good, 0 refused, 1 filtered, 0 late.\n"
 
 
 def test_the_tenant_of_the_settings_counts(streamer: Commands) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from schemas.outcomes import Outcome
+from schemas.outcomes import Outcome, Reason
 from streamer.settings import Settings
 from streamer.steps.effects import Effects
 from streamer.telemetry.observer import Telemetry
@@ -40,6 +41,20 @@ def test_a_user_batch() -> None:
     assert _value(telemetry, "vector_norm_count", kind="user") == 2
     assert _value(telemetry, "cold_start_ratio") == 0.5
     assert _value(telemetry, "solve_residual") == 1e-7
+
+
+@pytest.mark.parametrize(("late", "warned"), [(151, True), (149, False)])
+def test_most_events_without_effect_are_told(late: int, warned: bool) -> None:
+    """A feed whose events come late is a feed that changes nothing: a line a minute says so."""
+    telemetry = Telemetry(Settings(), ["users"])
+    outcomes = Counter({(Outcome.APPLIED, None): 300 - late, (Outcome.LATE, None): late - 10})
+    outcomes[Outcome.FILTERED, Reason.OUTSIDE_WINDOW] = 10
+    telemetry.batch("users", _records(1), Effects(outcomes=outcomes), {})
+    with capture_logs() as told:
+        telemetry._warn_of_waste()
+        telemetry._warn_of_waste()
+    line = {"event": "most_events_without_effect", "log_level": "warning"}
+    assert told == ([line | {"events": 300, "late": late - 10, "outside_window": 10}] if warned else [])
 
 
 def test_an_item_batch_counts_no_event() -> None:
