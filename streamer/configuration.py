@@ -219,7 +219,8 @@ def _note(reading: _Reading, values: dict[str, Any], detail: ErrorDetails) -> bo
         case "extra_forbidden":
             reading.wrong(path, reading.words.unknown(path))
         case "across":
-            return any([_note_across(reading, values, path, one) for one in detail["ctx"]["mistakes"]])
+            taken = [_note_across(reading, values, path, one) for one in detail["ctx"]["mistakes"]]
+            return any(taken)
         case "path_not_file":
             reading.wrong(path, "names no file")
         case _:

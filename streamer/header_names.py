@@ -1,6 +1,6 @@
-"""Header names that are not UTF-8: Kafka's protocol forbids them, its brokers let them through, its clients raise.
+r"""Header names that are not UTF-8: Kafka's protocol forbids them, its brokers let them through, its clients raise.
 
-One such record would stop every reader of the topic at its place for ever. Here a name's odd bytes become ``\\xff``
+One such record would stop every reader of the topic at its place for ever. Here a name's odd bytes become ``\xff``
 escapes, and the record is one like any other. Both clients parse a record batch from a buffer, slice by slice, and
 decode nothing but these names: a buffer whose slices decode leniently is all that they need.
 """
@@ -28,6 +28,8 @@ class _Slice(bytearray):
 
 class _LenientBatch(DefaultRecordBatch):  # type: ignore[misc]  # kafka-python has no types
     """kafka-python's record batch; reads on after a name that it can't decode."""
+
+    _buffer: bytearray
 
     def _read_msg(self) -> Any:
         try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from schemas.outcomes import Reason
 from schemas.records import Interaction, Policy
 from streamer.commands.shared import ConfigOption, FileArgument, JsonOption, dump, lines_of, say, settings_of
 from streamer.errors import CheckFailed
@@ -26,13 +25,6 @@ class Line:
     offset: int
     headers: Sequence[tuple[str, bytes | None]] = ()
     partition: int = 0
-
-
-class Late:
-    """Older than the policy's lateness: counted, without effect."""
-
-
-_OLD = Filtered(Reason.OUTSIDE_WINDOW)
 
 
 def validate(file: FileArgument, config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
@@ -53,11 +45,10 @@ def validate(file: FileArgument, config: ConfigOption = None, *, as_json: JsonOp
         for number, text in lines:
             verdict = reader.read(Line(text, key_of(text), now, number))
             if isinstance(verdict, Interaction):
-                verdict = _by_age(verdict, now, settings.policy)
-            kind = _kind(verdict)
-            counts[kind] += 1
-            # Of old data every line would be late or outside of the window: the counts say so.
-            if kind in ("refused", "filtered") and verdict != _OLD:
+                # Of old data every line would be late or outside of the window: the counts say so.
+                counts[_age(verdict, now, settings.policy)] += 1
+            else:
+                counts["refused" if isinstance(verdict, Rejected) else "filtered"] += 1
                 _tell(file, number, verdict, as_json=as_json)
     total = counts.total()
     kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in ("good", "refused", "filtered", "late"))
@@ -79,23 +70,11 @@ def key_of(text: bytes) -> bytes | None:
     return user.encode() if isinstance(user, str) else None
 
 
-def _by_age(event: Interaction, now: int, policy: Policy) -> Interaction | Filtered | Late:
+def _age(event: Interaction, now: int, policy: Policy) -> str:
     """What the worker decides with the row at hand, and without looking at it."""
     if event.timestamp < now - policy.window_ms:
-        return _OLD
-    return Late() if event.timestamp < now - policy.lateness_ms else event
-
-
-def _kind(verdict: Interaction | Rejected | Filtered | Late) -> str:
-    match verdict:
-        case Interaction():
-            return "good"
-        case Late():
-            return "late"
-        case Filtered():
-            return "filtered"
-        case Rejected():
-            return "refused"
+        return "filtered"
+    return "late" if event.timestamp < now - policy.lateness_ms else "good"
 
 
 def _tell(file: str, number: int, verdict: Rejected | Filtered, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ def install() -> None:
     fetcher.PartitionRecords = LenientRecords
 
 
-class _KeptRecords(MemoryRecords):  # type: ignore[misc, valid-type]  # compiled, without types
+class _KeptRecords(MemoryRecords):  # type: ignore[misc]  # compiled, without types
     """The record batches of a fetch, with the bytes that they are read from."""
 
     def __init__(self, data: bytes) -> None:
@@ -70,6 +70,8 @@ def _batches(data: bytes) -> Iterator[_LenientBatch]:
 
 
 class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final in name; its Python form is used on purpose
+    _buffer: bytearray
+
     def __iter__(self) -> Self:
         super().__iter__()  # decompresses
         self._buffer = LenientBuffer(self._buffer)

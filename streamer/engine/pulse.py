@@ -1,4 +1,4 @@
-"""Does the broker answer? Asked every second over a connection of its own, so that silence is noticed without traffic."""
+"""Does the broker answer? Asked every second over a connection of its own, so silence tells without traffic."""
 
 from __future__ import annotations
 

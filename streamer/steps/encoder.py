@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -37,7 +37,8 @@ class Encoder:
     ) -> None:
         """``targets``: partitions of the topic of signals; the others are full topic names."""
         self._kernel: Any = importlib.import_module(_KERNEL)
-        self._tens = importlib.import_module("streamer.steps.kernel.digits").TENS
+        digits: Any = importlib.import_module("streamer.steps.kernel.digits")
+        self._tens, self._widest = digits.TENS, digits.WIDEST
         self._publisher, self._targets = publisher, targets
         self._generation = int(np.uint64(generation).astype(np.int64))
         self._interactions, self._factors_topic, self._signals_topic = interactions, factors, signals
@@ -99,11 +100,10 @@ class Encoder:
             (keys[user], rows[start:end]) for user, start, end in zip(users, [0, *row_ends], row_ends, strict=False)
         ]
         size = len(rows) + len(data) + _RECORD * len(numbers)
-        out, chunks = self._room(size, len(numbers), effects)
-        count = self._kernel.write_changelog(
-            out, chunks, LIMIT, np.frombuffer(data or b"\0", np.uint8), ends, plain.rows, numbers, 0
+        written = self._write(
+            self._kernel.write_changelog, size, len(numbers), effects, _array(data), ends, plain.rows, numbers
         )
-        effects.changelog = [one for _, one in _cut(out, chunks, count)]
+        effects.changelog = [one for _, one in written]
 
     def _factors(
         self,
@@ -125,26 +125,25 @@ class Encoder:
             header = header_bytes("traceparent", parent)
             trace_of[position] = len(trace), len(trace) + len(header)
             trace += header
-        size = len(numbers) * (len(texts) + max(map(len, extras)) + 17 * dimension + 120 + _RECORD)
-        out, chunks = self._room(size + 9 * len(data) + len(trace), len(numbers), effects)
-        count = self._kernel.write_factors(
-            out,
-            chunks,
-            LIMIT,
-            np.frombuffer(data or b"\0", np.uint8),
+        size = len(numbers) * (len(texts) + max(map(len, extras)) + self._widest * dimension + 120 + _RECORD)
+        return self._write(
+            self._kernel.write_factors,
+            size + 9 * len(data) + len(trace),
+            len(numbers),
+            effects,
+            _array(data),
             ends,
             plain.vectors,
             numbers,
-            np.frombuffer(texts, np.uint8),
+            _array(texts),
             text_ends,
-            np.frombuffer(b"".join(extras), np.uint8),
+            _array(b"".join(extras)),
             np.ascontiguousarray(extra_of, np.int64),
-            np.frombuffer(trace or b"\0", np.uint8),
+            _array(trace),
             trace_of,
             self._tens,
             self._publisher.encoding == "f32le",
         )
-        return _cut(out, chunks, count)
 
     def _signals(
         self, columns: Columns, plain: Plain, names: npt.NDArray[np.uint64], effects: Effects
@@ -153,13 +152,13 @@ class Encoder:
         if not len(applied):
             return []
         items, ends = _joined([item_id.encode() for item_id in columns.item_id])
-        size = len(items) + len(applied) * (32 + 4 * dimension + _RECORD)
-        out, chunks = self._room(size, len(applied), effects)
-        count = self._kernel.write_signals(
-            out,
-            chunks,
-            LIMIT,
-            np.frombuffer(items or b"\0", np.uint8),
+        size = len(items) + len(applied) * (self._kernel.SIGNAL_HEAD + 4 * dimension + _RECORD)
+        return self._write(
+            self._kernel.write_signals,
+            size,
+            len(applied),
+            effects,
+            _array(items),
             ends,
             columns.packed,
             applied,
@@ -170,7 +169,18 @@ class Encoder:
             self._generation,
             self._targets,
         )
-        return _cut(out, chunks, count)
+
+    def _write(
+        self, kernel: Callable[..., int], size: int, records: int, effects: Effects, *arguments: Any
+    ) -> list[tuple[int, Encoded]]:
+        """Have a function of the kernel write so many records, ``size`` bytes at most: (target, records) by batch."""
+        out, chunks = self._room(size, records, effects)
+        count = kernel(out, chunks, LIMIT, *arguments)
+        view, found, start = memoryview(out.data), [], 0
+        for target, end, number in chunks[:count].tolist():
+            found.append((target, Encoded(view[start:end], number)))
+            start = end
+        return found
 
 
 def _joined(texts: Sequence[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
@@ -178,10 +188,6 @@ def _joined(texts: Sequence[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
     return b"".join(texts), np.fromiter(accumulate(map(len, texts)), np.int64, len(texts))
 
 
-def _cut(out: npt.NDArray[np.uint8], chunks: npt.NDArray[np.int64], count: int) -> list[tuple[int, Encoded]]:
-    """(target, records) of each record batch."""
-    view, found, start = memoryview(out.data), [], 0
-    for target, end, records in chunks[:count].tolist():
-        found.append((target, Encoded(view[start:end], records)))
-        start = end
-    return found
+def _array(data: bytes) -> npt.NDArray[np.uint8]:
+    """The bytes as an array; the compiled functions take no empty one."""
+    return np.frombuffer(data or b"\0", np.uint8)

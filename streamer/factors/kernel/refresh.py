@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from numba import types
 
 from streamer.factors import packed, weigh
 from streamer.factors.kernel.folding import fold
-from streamer.factors.kernel.jit import copy, fill, jit
+from streamer.factors.kernel.jit import copy, fill, jit, number_of
 from streamer.factors.kernel.rows import (
     H_EVENT_TIME,
     H_EVENTS,
@@ -151,12 +150,6 @@ _SIGNATURE: Any = _i8(
 )
 
 
-def _sources() -> int:
-    """A number that changes with whatever is compiled in."""
-    files = [*Path(__file__).parent.glob("*.py"), Path(packed.__file__), Path(weigh.__file__)]
-    return int.from_bytes(sha256(b"".join(file.read_bytes() for file in sorted(files))).digest()[:7], "big") + 1
-
-
 def _compile(sources: int) -> Callable[..., int]:
     """Compile, or load what was compiled of these sources: numba's cache by itself looks at this file alone.
 
@@ -266,4 +259,4 @@ def _compile(sources: int) -> Callable[..., int]:
     return compiled
 
 
-refresh = _compile(_sources())
+refresh = _compile(number_of([*Path(__file__).parent.glob("*.py"), Path(packed.__file__), Path(weigh.__file__)]))

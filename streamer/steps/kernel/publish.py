@@ -7,26 +7,28 @@ Each function writes into ``out`` one record batch after another (each with room
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from schemas import layouts
 from streamer.factors import packed
 from streamer.factors.kernel import rules
-from streamer.factors.kernel.jit import copy, jit
+from streamer.factors.kernel.jit import copy, jit, number_of
 from streamer.factors.kernel.rules import N_END, N_EVENT_TIME, N_EVENTS, N_SOURCE_NEXT, N_USER, N_VERSION
 from streamer.factors.packed import TARGET, TIMESTAMP
+from streamer.steps import wire
 from streamer.steps.kernel.digits import WIDEST, put_real, put_whole
-from streamer.steps.kernel.wire import HEADER, fits, put_bytes, put_head, put_size, size_of
+from streamer.steps.kernel.wire import end_record, place_for, put_bytes, put_head, put_size, size_of, start_of
 
 T_ID, T_VECTOR, T_VERSION, T_EVENTS, T_EVENT_TIME, T_REST, T_FIXED, T_CE_ID, T_SOURCE, T_RECORD, T_PLACE = range(11)
-"""The parts of a factor record that never change within a batch, see `streamer.steps.publishing`."""
+"""The parts of a factor record that never change within a batch, see `Publisher.parts` in `streamer.steps.records`."""
 
 _QUOTE, _BACKSLASH, _SPACE, _COMMA, _CLOSE, _SLASH = 34, 92, 32, 44, 125, 47
 SIGNAL_HEAD = 32
+_FORMAT, _SIGNAL = layouts.FORMAT, layouts.SIGNAL
 
 
 @jit()
@@ -55,7 +57,7 @@ def _put_text(out: Any, at: int, data: Any, start: int, end: int) -> Any:
 @jit()
 def _part(out: Any, at: int, texts: Any, ends: Any, number: int) -> Any:
     """Copy one of the unchanging parts."""
-    return put_bytes(out, at, texts, ends[number - 1] if number else 0, ends[number])
+    return put_bytes(out, at, texts, start_of(ends, number), ends[number])
 
 
 @jit()
@@ -83,7 +85,7 @@ def _put_record(
 
 _i8, _u8, _u1, _f4, _f8 = types.int64, types.uint64, types.uint8, types.float32, types.float64
 _bytes = types.Array(_u1, 1, "C", readonly=True)
-_CHANGELOG: Any = _i8(_u1[::1], _i8[:, ::1], _i8, _bytes, _i8[::1], _bytes, _i8[:, ::1], _i8)
+_CHANGELOG: Any = _i8(_u1[::1], _i8[:, ::1], _i8, _bytes, _i8[::1], _bytes, _i8[:, ::1])
 _FACTORS: Any = _i8(
     _u1[::1], _i8[:, ::1], _i8, _bytes, _i8[::1], _f4[:, ::1], _i8[:, ::1], _bytes, _i8[::1], _bytes, _i8[:, ::1],
     _bytes, _i8[:, ::1], _f8[:, ::1], types.boolean,
@@ -94,22 +96,13 @@ _SIGNALS: Any = _i8(
 )  # fmt: skip
 
 
-def _sources() -> int:
-    """A number that changes with whatever is compiled in."""
-    here = Path(__file__).parent
-    files = [*here.glob("*.py"), *Path(rules.__file__).parent.glob("*.py"), Path(packed.__file__)]
-    return int.from_bytes(sha256(b"".join(file.read_bytes() for file in sorted(files))).digest()[:7], "big") + 1
-
-
 def _compile(  # noqa: C901 - three functions, none of them long
     sources: int,
 ) -> tuple[Callable[..., int], Callable[..., int], Callable[..., int]]:
     """Compile, or load what was compiled of these sources (as `streamer.factors.kernel.refresh` does)."""
 
     @jit(_CHANGELOG)
-    def write_changelog(
-        out: Any, chunks: Any, limit: int, keys: Any, key_ends: Any, rows: Any, numbers: Any, target: int
-    ) -> int:
+    def write_changelog(out: Any, chunks: Any, limit: int, keys: Any, key_ends: Any, rows: Any, numbers: Any) -> int:
         """One record a row: its key and its bytes.
 
         keys, key_ends: the keys of all users of the batch end to end; rows: the rows of the touched ones, end to end;
@@ -117,23 +110,18 @@ def _compile(  # noqa: C901 - three functions, none of them long
         """
         if not sources or not len(numbers):
             return 0
-        chunk, at, row = 0, HEADER, 0
-        chunks[0, 0], chunks[0, 2] = target, 0
+        chunk, row = -1, 0
         for t in range(len(numbers)):
             user, end = numbers[t, N_USER], numbers[t, N_END]
-            start = key_ends[user - 1] if user else 0
+            start = start_of(key_ends, user)
             key = key_ends[user] - start
-            if not fits(at, key + end - row + 32, chunks, chunk, limit):
-                chunks[chunk, 1] = at
-                chunk, at = chunk + 1, at + HEADER
-                chunks[chunk, 0], chunks[chunk, 2] = target, 0
+            chunk, at = place_for(key + end - row + 32, chunks, chunk, 0, limit)
             at = put_head(out, at, chunks[chunk, 2], key, end - row, 1)
             at = put_bytes(out, put_size(out, at, key), keys, start, start + key)
             at = put_bytes(out, put_size(out, at, end - row), rows, row, end)
             out[at] = 0
-            at, row = at + 1, end
-            chunks[chunk, 2] += 1
-        chunks[chunk, 1] = at
+            end_record(chunks, chunk, at + 1)
+            row = end
         return chunk + 1
 
     @jit(_FACTORS)
@@ -161,18 +149,16 @@ def _compile(  # noqa: C901 - three functions, none of them long
         """
         if not sources or not len(numbers):
             return 0
-        chunk, at = 0, HEADER
-        chunks[0, 2] = 0
-        widest, longest = 0, 0
+        widest, longest, chunk = 0, 0, -1
         for t in range(len(numbers)):
             user = numbers[t, N_USER]
-            widest = max(widest, key_ends[user] - (key_ends[user - 1] if user else 0))
+            widest = max(widest, key_ends[user] - start_of(key_ends, user))
             longest = max(longest, extra_of[t, 1] - extra_of[t, 0])
         room = ends[T_PLACE] + longest + 6 * widest + WIDEST * vectors.shape[1] + 256
         json, name = np.empty(room, np.uint8), np.empty(room, np.uint8)
         for t in range(len(numbers)):
             user = numbers[t, N_USER]
-            start = key_ends[user - 1] if user else 0
+            start = start_of(key_ends, user)
             key = key_ends[user] - start
             extra = extras[extra_of[t, 0] : extra_of[t, 1]]
             size = _put_record(json, vectors[t], numbers[t], keys, start, start + key, texts, ends, extra, tens, raw)
@@ -188,10 +174,7 @@ def _compile(  # noqa: C901 - three functions, none of them long
                 headers += size_of(size) + size
             else:
                 headers -= ends[T_RECORD] - ends[T_SOURCE]
-            if not fits(at, key + value + headers + 32, chunks, chunk, limit):
-                chunks[chunk, 1] = at
-                chunk, at = chunk + 1, at + HEADER
-                chunks[chunk, 2] = 0
+            chunk, at = place_for(key + value + headers + 32, chunks, chunk, 0, limit)
             at = put_head(out, at, chunks[chunk, 2], key, value, headers)
             at = put_bytes(out, put_size(out, at, key), keys, start, start + key)
             at = put_size(out, at, value)
@@ -204,9 +187,7 @@ def _compile(  # noqa: C901 - three functions, none of them long
             if raw:
                 at = put_size(out, _part(out, at, texts, ends, T_RECORD), size)
                 at = put_bytes(out, at, json, 0, size)
-            at = put_bytes(out, at, traces, trace_of[t, 0], trace_of[t, 1])
-            chunks[chunk, 2] += 1
-        chunks[chunk, 1] = at
+            end_record(chunks, chunk, put_bytes(out, at, traces, trace_of[t, 0], trace_of[t, 1]))
         return chunk + 1
 
     @jit(_SIGNALS)
@@ -234,13 +215,9 @@ def _compile(  # noqa: C901 - three functions, none of them long
             return 0
         k = vectors.shape[1]
         head = np.zeros(SIGNAL_HEAD // 8, np.int64)
-        head1, head2, head4, size = (
-            head.view(np.uint8),
-            head.view(np.uint16),
-            head.view(np.float32),
-            SIGNAL_HEAD + 4 * k,
-        )
-        head1[0], head1[1], head2[1], head[3] = 1, 3, k, generation
+        head1, head2, head4 = head.view(np.uint8), head.view(np.uint16), head.view(np.float32)
+        size = SIGNAL_HEAD + 4 * k
+        head1[0], head1[1], head2[1], head[3] = _FORMAT, _SIGNAL, k, generation
         order, first = np.empty(len(applied), np.int64), np.zeros(targets + 1, np.int64)
         for a in range(len(applied)):
             first[events[applied[a], TARGET] + 1] += 1
@@ -251,30 +228,33 @@ def _compile(  # noqa: C901 - three functions, none of them long
             target = events[applied[a], TARGET]
             order[filled[target]] = a
             filled[target] += 1
-        chunk, at = -1, 0
+        chunk = -1
         for target in range(targets):
             for i in range(first[target], first[target + 1]):
                 a = order[i]
                 event, user = applied[a], owner[a]
-                start = item_ends[event - 1] if event else 0
+                start = start_of(item_ends, event)
                 key = item_ends[event] - start
-                if i == first[target] or not fits(at, key + size + 32, chunks, chunk, limit):
-                    chunk, at = chunk + 1, at + HEADER
-                    chunks[chunk, 0], chunks[chunk, 2] = target, 0
+                chunk, at = place_for(key + size + 32, chunks, chunk, target, limit)
                 at = put_head(out, at, chunks[chunk, 2], key, size, 1)
                 at = put_bytes(out, put_size(out, at, key), items, start, start + key)
                 at = put_size(out, at, size)
                 head4[1], head[1], head[2] = confidence[a], events[event, TIMESTAMP], np.int64(names[user])
                 copy(head1, 0, out, at, SIGNAL_HEAD)
                 copy(vectors[user].view(np.uint8), 0, out, at + SIGNAL_HEAD, 4 * k)
-                at += size
-                out[at] = 0
-                at += 1
-                chunks[chunk, 1] = at
-                chunks[chunk, 2] += 1
+                out[at + size] = 0
+                end_record(chunks, chunk, at + size + 1)
         return chunk + 1
 
     return write_changelog, write_factors, write_signals
 
 
-write_changelog, write_factors, write_signals = _compile(_sources())
+write_changelog, write_factors, write_signals = _compile(
+    number_of(
+        [
+            *Path(__file__).parent.glob("*.py"),
+            *Path(rules.__file__).parent.glob("*.py"),
+            *map(Path, (packed.__file__, layouts.__file__, wire.__file__)),
+        ]
+    )
+)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from streamer.factors.kernel.jit import copy, jit
+from streamer.steps.wire import HEADER
 
-HEADER = 61
 _MORE = np.uint64(0x80)
 
 
@@ -58,7 +58,28 @@ def put_head(out: Any, at: int, number: int, key: int, value: int, headers: int)
 
 
 @jit()
-def fits(at: int, size: int, chunks: Any, chunk: int, limit: int) -> bool:
-    """Does a record of about so many bytes fit into the open batch? The first one always does."""
-    start = chunks[chunk - 1, 1] if chunk else 0
-    return chunks[chunk, 2] == 0 or at + size - start <= limit
+def start_of(ends: Any, number: int) -> Any:
+    """Where one of the texts that lie end to end begins."""
+    return ends[number - 1] if number else 0
+
+
+@jit()
+def place_for(size: int, chunks: Any, chunk: int, target: int, limit: int) -> Any:
+    """Where a record of about so many bytes goes: the open batch, or a new one where it is full or of another target.
+
+    chunks: for each batch its target, its end so far and its records; chunk: the open one, -1 before the first.
+    Returns the batch and the place.
+    """
+    end = chunks[chunk, 1] if chunk >= 0 else 0
+    start = chunks[chunk - 1, 1] if chunk > 0 else 0
+    if chunk < 0 or chunks[chunk, 0] != target or end + size - start > limit:
+        chunk, end = chunk + 1, end + HEADER
+        chunks[chunk, 0], chunks[chunk, 1], chunks[chunk, 2] = target, end, 0
+    return chunk, end
+
+
+@jit()
+def end_record(chunks: Any, chunk: int, at: int) -> None:
+    """A record ends here."""
+    chunks[chunk, 1] = at
+    chunks[chunk, 2] += 1

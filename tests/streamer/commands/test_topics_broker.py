@@ -110,4 +110,4 @@ def test_doctor_finds_a_wrong_topic(connected: Commands) -> None:
     result = connected("doctor", "--json", FACTORS_TOPICS__PARTITIONS="5")
     (finding,) = [one for one in result.json()["checks"] if one["check"] == "topics"]
     assert finding["status"] == "FAIL"
-    assert "partitions 2, not 5" in finding["detail"]
+    assert "partitions is 2, must be 5" in finding["detail"]

@@ -47,7 +47,9 @@ def test_a_user_batch() -> None:
 def test_most_events_without_effect_are_told(late: int, warned: bool) -> None:
     """A feed whose events come late is a feed that changes nothing: a line a minute says so."""
     telemetry = Telemetry(Settings(), ["users"])
-    outcomes = Counter({(Outcome.APPLIED, None): 300 - late, (Outcome.LATE, None): late - 10})
+    outcomes: Counter[tuple[Outcome, Reason | None]] = Counter(
+        {(Outcome.APPLIED, None): 300 - late, (Outcome.LATE, None): late - 10}
+    )
     outcomes[Outcome.FILTERED, Reason.OUTSIDE_WINDOW] = 10
     telemetry.batch("users", _records(1), Effects(outcomes=outcomes), {})
     with capture_logs() as told:
