@@ -1,7 +1,7 @@
 """Threads beside the event loop: one for the stores, one for everything that reads or moves the item vectors.
 
 Reading rows and solving release the interpreter for most of their time. In threads of their own they run beside the
-event loop, which meanwhile decodes, encodes, sends and waits for the broker:
+event loop, which meanwhile decodes, sends and waits for the broker:
 
     loop    read -> . . . -> . . . . -> commit -> . . . .
     store           get                           write
@@ -31,8 +31,6 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
-        # How long the loop waits for the interpreter while the thread computes in Python; 5 ms by default.
-        sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do it, after whatever was asked for before.
@@ -87,6 +85,8 @@ class Lanes:
 
     def __init__(self, turns: int) -> None:
         self.store, self.maths, self.turns = Lane("store"), Lane("maths"), Turns(turns)
+        # How long the loop waits for the interpreter while a thread computes in Python; 5 ms by default.
+        sys.setswitchinterval(_SWITCH_SECONDS)
 
     def close(self) -> None:
         """End them."""

@@ -39,6 +39,7 @@ _UNREACHABLE = (KafkaConnectionError, KafkaTimeoutError, TimeoutError)
 _RETRY_SECONDS = 0.2
 _STORE_RETRY_SECONDS = 1.0
 _SAME_GAPS = 3
+_DAMAGES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +281,10 @@ class Partition:
             except StoreDamaged as problem:
                 # Met in a block that opening did not read. The rows come back from the changelog.
                 damaged += 1
-                log.error("store_rebuilt", tp=str(self.tp), reason="damaged", problem=str(problem))
-                if damaged >= _SAME_GAPS:
+                if damaged >= _DAMAGES:
                     raise
                 await self._shut()
-                quarantine(self._path)
-                self._observer.rebuilt("damaged")
+                self._rebuild("damaged", problem)
                 pause = 0.0
             except TransactionFailed as problem:
                 # The producer's sequence numbers ran ahead of the broker's: only a new one can go on. And smaller
@@ -373,7 +372,6 @@ class Partition:
 
     async def _restore(self) -> tuple[Store, int | None]:
         """The store, caught up with its changelog; a damaged one, or one of another changelog, is built anew."""
-        path = self._path
         changelog = (self.role.changelog, self.tp.partition)
 
         def progress(share: float) -> None:
@@ -382,17 +380,14 @@ class Partition:
         for attempt in range(2):
             store = None
             try:
-                store = Store(path, self.role.memory)
+                store = Store(self._path, self.role.memory)
                 done = await replay(store, changelog, self.role.client, progress)
             except (StoreDamaged, StoreAhead) as problem:
                 if store is not None:
                     store.close()
                 if attempt:
                     raise
-                reason = "ahead" if isinstance(problem, StoreAhead) else "damaged"
-                log.error("store_rebuilt", tp=str(self.tp), reason=reason, problem=str(problem))
-                self._observer.rebuilt(reason)
-                wipe(path) if reason == "ahead" else quarantine(path)
+                self._rebuild("ahead" if isinstance(problem, StoreAhead) else "damaged", problem)
             except BaseException:
                 if store is not None:
                     store.close()
@@ -401,6 +396,12 @@ class Partition:
                 log.info("restored", tp=str(self.tp), rows=done.rows)
                 return store, done.source_next
         raise AssertionError("unreachable")
+
+    def _rebuild(self, reason: str, problem: Exception) -> None:
+        """Put the store out of the way: a damaged one is kept for whoever wants to look."""
+        log.error("store_rebuilt", tp=str(self.tp), reason=reason, problem=str(problem))
+        self._observer.rebuilt(reason)
+        wipe(self._path) if reason == "ahead" else quarantine(self._path)
 
     @property
     def _path(self) -> Path:

@@ -60,6 +60,28 @@ def killed_in_restore(world: World) -> Report:
     return finish(world)
 
 
+def damaged(world: World) -> Report:
+    """A worker finds blocks of its store damaged that opening did not read."""
+    world.send(_STARTS)
+    first = world.start()
+    world.wait_caught_up()
+    assert first.stop() == 0, world.last_words()
+    for file in world.store().rglob("*.sst"):
+        data = bytearray(file.read_bytes())
+        # The end holds index and footer, which opening reads.
+        for at in range(100, len(data) - 4_000, 1_000):
+            data[at] ^= 0xFF
+        file.write_bytes(data)
+    second = world.start()
+    world.send(_MORE)
+    world.wait_caught_up()
+    said = second.log.read_text()
+    assert '"reason":"damaged"' in said, said
+    assert '"store_rebuilt"' in said
+    assert list(world.store().parent.rglob("*damaged*")), "nothing was set aside"
+    return finish(world)
+
+
 def shaken(world: World, mishap: str, *extra: str) -> Report:
     """Something goes wrong around a worker that lives on: a lost reply, a refused batch, a dropped fetch."""
     world.send(_STARTS)

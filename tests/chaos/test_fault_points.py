@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.conftest import MakeWorld
-from tests.chaos.scenarios import killed_at, killed_in_restore, shaken, undisturbed, zombie, zombie_in_open
+from tests.chaos.scenarios import damaged, killed_at, killed_in_restore, shaken, undisturbed, zombie, zombie_in_open
 from tests.chaos.world import World
 from tests.oracle.report import Report
 
@@ -65,6 +65,11 @@ def test_a_kill_while_items_move_loses_and_doubles_nothing(make_world: MakeWorld
 def test_a_kill_while_the_store_is_rebuilt_costs_nothing(make_world: MakeWorld, solver: str) -> None:
     """Half a store says how far it is, and goes on from there."""
     assert killed_in_restore(make_world(solver=solver)).violations == []
+
+
+def test_a_damaged_store_comes_back_from_the_changelog(make_world: MakeWorld) -> None:
+    """Set aside and rebuilt by the running worker; the partition goes on."""
+    assert damaged(make_world(solver="cg", users=400)).violations == []
 
 
 @SOLVERS
