@@ -1,22 +1,32 @@
-"""Implicit ALS over a confidence matrix: alternate exact-in-the-limit half-steps until the item vectors stand.
+"""Implicit ALS over a confidence matrix: alternate half-steps until the item vectors stand.
 
 With confidences c >= 1 of the observed pairs, q = c or c - 1 (the policy's right-hand side) and ridge λ, a half-step
 lowers, for every row x against the fixed vectors v::
 
     f(x) = x'(V'V + λI)x + sum (c - 1)(x.v)^2 - 2 sum q (x.v)
 
-by a few steps of conjugate gradients from where the row was. Such a step can only lower f, so the loss below never
-rises while both half-steps see the same confidences; with decay they do not (a user's ages count from the user's newest
-event, an item's from the training cut), and each half-step then lowers its own loss::
+solver "cg" takes a few steps of conjugate gradients from where the row was. They are taken where V'V is diagonal::
+
+    V'V = Q diag(g) Q'      rows v Q, x Q      system  diag(g + λ) + sum (c - 1) v v'
+
+There the part of all the unobserved pairs costs k numbers a step instead of k^2, and diag(g + λ) is a preconditioner
+for nothing. A step can only lower f, so the loss below never rises while both half-steps see the same confidences;
+with decay they do not (a user's ages count from the user's newest event, an item's from the training cut), and each
+half-step then lowers its own loss::
 
     L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + λ(|X|^2 + |V|^2)
 
-Only the item vectors leave this file. The published user vectors come from the stream's own solver (`users.py`).
+solver "cholesky" solves each row exactly. `bootstrap.kernel` takes the same steps compiled, where numba is installed.
+Only the item vectors leave this file; the published user vectors come from the stream's own solver (`users.py`).
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,11 +41,21 @@ F64 = npt.NDArray[np.float64]
 
 # Pairs a pass. Their gathered vectors (2 MB at k = 64) stay in the cache through all steps of the pass.
 _PAIRS = 8192
+# Passes that a thread takes at once where the kernel gathers nothing.
+_TOGETHER = 32
+_TINY = np.float32(1e-30)
+# Small: the first rounds then find the strongest directions first, which ends a little higher.
+_START = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How to fit: k, how often to alternate, the start's seed, conjugate-gradient steps a half-step, λ and q."""
+    """How to fit.
+
+    dimension: k; iterations: how often to alternate at most; seed: of the start; ridge: λ; rhs: q; solver, and steps of
+    conjugate gradients a half-step; patience: stop when the loss has fallen by less than this share of itself in a
+    round (0: never); threads: 0 for as many as there are processors, which changes no bit of the result.
+    """
 
     dimension: int
     iterations: int
@@ -43,10 +63,15 @@ class Training:
     ridge: float
     rhs: Literal["c", "c-1"]
     steps: int = 3
+    solver: Literal["cg", "cholesky"] = "cg"
+    patience: float = 0.0
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if min(self.dimension, self.iterations, self.steps) < 1 or not self.ridge > 0:
             raise ValueError(f"dimension, iterations and steps must be at least 1, the ridge above 0: {self}")
+        if not (0 <= self.patience < 1 and self.threads >= 0):
+            raise ValueError(f"patience must be from 0 to below 1, threads 0 or more: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +84,41 @@ class Iteration:
 
 
 def fit_items(
-    by_user: csr_array, by_item: csr_array, training: Training, on_iteration: Callable[[Iteration], None]
+    by_user: csr_array,
+    by_item: csr_array,
+    training: Training,
+    on_iteration: Callable[[Iteration], None],
+    start: F32 | None = None,
 ) -> F32:
-    """Item vectors (items, k) of a confidence matrix; the same bytes for the same matrix and seed.
+    """Item vectors (items, k) of a confidence matrix; the same bytes for the same matrix, seed and start.
 
     Args:
         by_user: (users, items) float64, c of each observed pair with ages counted from the user's newest event.
         by_item: (items, users) float64, c of the same pairs with ages counted from the training cut.
         training: the hyper-parameters.
         on_iteration: called after each round.
+        start: (items, k), where to begin: a row that is not finite begins at random, as all do without it.
     """
     users, items = by_user.shape
     if by_item.shape != (items, users):
         raise ValueError(f"the two sides do not fit: {by_user.shape} and {by_item.shape}")
     draw = np.random.default_rng(training.seed)
-    start = draw.standard_normal((items, training.dimension)) / np.sqrt(training.dimension)
-    v: F32 = start.astype(np.float32)
+    v: F32 = (draw.standard_normal((items, training.dimension)) * (_START / np.sqrt(training.dimension))).astype(
+        np.float32
+    )
+    if start is not None:
+        if start.shape != v.shape:
+            raise ValueError(f"the start {start.shape} does not fit {v.shape}")
+        v = np.where(np.isfinite(start).all(axis=1, keepdims=True), start, v)
     x = np.zeros((users, training.dimension), np.float32)
+    before = np.inf
     for number in range(1, training.iterations + 1):
         half_step(by_user, v, x, training)
         loss = half_step(by_item, x, v, training)
         on_iteration(Iteration(number, training.iterations, loss))
+        if before - loss < training.patience * abs(loss):
+            break
+        before = loss
     return v
 
 
@@ -89,12 +128,70 @@ def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training
     ``confidence`` is (n, m). In place, because both matrices of a large catalogue are most of the memory.
     """
     gram = fixed.astype(np.float64).T @ fixed.astype(np.float64)
-    system = (gram + training.ridge * np.eye(training.dimension)).astype(np.float32)
+    values, axes = np.linalg.eigh(gram)
+    side = _Side(
+        confidence.astype(np.float64, copy=False),
+        np.ascontiguousarray(fixed @ axes.astype(np.float32)),
+        np.maximum(values + training.ridge, training.ridge).astype(np.float32),
+        axes.astype(np.float32),
+        training,
+    )
     loss = training.ridge * float(np.einsum("ij,ij->", fixed, fixed, dtype=np.float64))
-    for rows, pairs in _passes(confidence.indptr):
-        block = _Block(confidence, rows, pairs, fixed, system, training.rhs)
-        loss += block.descend(moving[rows], training.steps)
+    with ThreadPoolExecutor(training.threads or os.cpu_count() or 1, "als") as pool:
+        # Added up in their order, whoever came first.
+        for share in pool.map(lambda rows: side.lower(rows, moving), _runs(confidence.indptr)):
+            loss += share
     return loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One half-step's problem. rows: (m, k) fixed vectors, diagonal: (k,), both where the Gramian is diagonal."""
+
+    confidence: csr_array
+    rows: F32
+    diagonal: F32
+    axes: F32
+    training: Training
+
+    def lower(self, run: slice, moving: F32) -> float:
+        """Move a run of rows; returns their share of the loss."""
+        x = np.ascontiguousarray(moving[run] @ self.axes)
+        matrix, right = self.confidence, self.training.rhs
+        kernel = _kernel() if self.training.solver == "cg" else None
+        if kernel is not None:
+            one = np.float32(right == "c")
+            share = float(
+                kernel(
+                    matrix.indptr, matrix.indices, matrix.data, run.start, run.stop, self.rows, self.diagonal, one,
+                    self.training.steps, x,
+                )
+            )  # fmt: skip
+        else:
+            share = 0.0
+            for part, pairs in _passes(matrix.indptr[run.start : run.stop + 1]):
+                block = _Block(matrix, slice(run.start + part.start, run.start + part.stop), pairs, self, right)
+                if self.training.solver == "cholesky":
+                    share += block.solve(x[part])
+                else:
+                    share += block.descend(x[part], self.training.steps)
+        moving[run] = x @ self.axes.T
+        return share
+
+
+@cache
+def _kernel() -> Any:
+    """The compiled half-step, None where there is no compiler."""
+    try:
+        return importlib.import_module("bootstrap.kernel").descend
+    except ImportError:
+        return None
+
+
+def _runs(indptr: npt.NDArray[Any]) -> list[slice]:
+    """Rows in runs of many passes: what one thread takes at once."""
+    starts = [rows.start for rows, _ in _passes(indptr)][::_TOGETHER]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(indptr) - 1], strict=True)]
 
 
 def _passes(indptr: npt.NDArray[Any]) -> Iterator[tuple[slice, slice]]:
@@ -110,12 +207,10 @@ def _passes(indptr: npt.NDArray[Any]) -> Iterator[tuple[slice, slice]]:
 class _Block:
     """The normal equations of a run of rows, applied without being formed."""
 
-    def __init__(
-        self, confidence: csr_array, rows: slice, pairs: slice, fixed: F32, system: F32, rhs: Literal["c", "c-1"]
-    ) -> None:
+    def __init__(self, confidence: csr_array, rows: slice, pairs: slice, side: _Side, rhs: Literal["c", "c-1"]) -> None:
         c: F64 = confidence.data[pairs]
-        self.system = system
-        self.vectors = fixed[confidence.indices[pairs]]
+        self.diagonal = side.diagonal
+        self.vectors = side.rows[confidence.indices[pairs]]
         self.indptr = confidence.indptr[rows.start : rows.stop + 1] - pairs.start
         self.lengths = np.diff(self.indptr)
         self.columns = np.arange(len(c), dtype=self.indptr.dtype)
@@ -131,28 +226,37 @@ class _Block:
         return out
 
     def _apply(self, x: F32) -> F32:
-        """A x of every row: (V'V + λI) x + sum (c - 1) (x.v) v."""
+        """A x of every row: diag(g + λ) x + sum (c - 1) (x.v) v."""
         scores = np.einsum("ij,ij->i", np.repeat(x, self.lengths, axis=0), self.vectors)
-        out: F32 = x @ self.system + self._gather(self.weight * scores)
+        out: F32 = x * self.diagonal + self._gather(self.weight * scores)
         return out
 
     def descend(self, x: F32, steps: int) -> float:
         """Take conjugate-gradient steps on ``x`` (rows, k) in place; returns these rows' share of the loss."""
         residual = self.target - self._apply(x)
-        direction = residual.copy()
-        size = _dots(residual, residual)
+        direction = residual / self.diagonal
+        size = _dots(residual, direction)
         for _ in range(steps):
             applied = self._apply(direction)
             curvature = _dots(direction, applied)
             # A row that is already solved has no direction left: its step is 0, not 0/0.
-            step = np.divide(size, curvature, out=np.zeros_like(size), where=curvature > 0)
+            step = np.divide(size, curvature, out=np.zeros_like(size), where=curvature > _TINY)
             x += step[:, None] * direction
             residual -= step[:, None] * applied
-            previous, size = size, _dots(residual, residual)
-            turn = np.divide(size, previous, out=np.zeros_like(size), where=previous > 0)
-            direction = residual + turn[:, None] * direction
+            turned = residual / self.diagonal
+            previous, size = size, _dots(residual, turned)
+            turn = np.divide(size, previous, out=np.zeros_like(size), where=previous > _TINY)
+            direction = turned + turn[:, None] * direction
         # f(x) = -(b + r).x at any x, so the loss costs nothing more.
         return self.constant - float(np.einsum("ij,ij->", self.target + residual, x, dtype=np.float64))
+
+    def solve(self, x: F32) -> float:
+        """Solve every row of ``x`` exactly, in float64; returns these rows' share of the loss."""
+        for row, (start, end) in enumerate(zip(self.indptr, self.indptr[1:], strict=False)):
+            v = self.vectors[start:end].astype(np.float64)
+            system = np.diag(self.diagonal.astype(np.float64)) + (v * self.weight[start:end, None]).T @ v
+            x[row] = np.linalg.solve(system, self.target[row])
+        return self.constant - float(np.einsum("ij,ij->", self.target, x, dtype=np.float64))
 
 
 def _dots(a: F32, b: F32) -> F32:

@@ -18,6 +18,15 @@ from bootstrap.als import Iteration, Training, fit_items, half_step
 F64 = npt.NDArray[np.float64]
 
 
+@pytest.fixture(params=["numpy", "compiled"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds with the compiled half-step and with its twin."""
+    if request.param == "numpy":
+        monkeypatch.setattr(als, "_kernel", lambda: None)
+    else:
+        assert als._kernel() is not None
+
+
 def training(rhs: Literal["c", "c-1"] = "c", **changes: Any) -> Training:
     values: dict[str, Any] = {"dimension": 5, "iterations": 8, "seed": 1, "ridge": 2.0, "rhs": rhs, **changes}
     return Training(**values)
@@ -104,6 +113,64 @@ def test_the_cut_into_passes_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
+def test_both_ways_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled steps are the twin's, to rounding, also on the way to the solution."""
+    matrix = confidences(13, 300, 200, 0.2)
+    v = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
+    found = []
+    for kernel in (als._kernel(), None):
+        monkeypatch.setattr(als, "_kernel", lambda kernel=kernel: kernel)
+        x = np.zeros((300, 5), np.float32)
+        loss = half_step(matrix, v, x, training(steps=2))
+        found.append((x, loss))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-5)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+
+
+def test_cholesky_is_what_the_steps_lead_to() -> None:
+    """And its loss is the smallest."""
+    matrix = confidences(3, 40, 30)
+    v = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
+    exact, near = np.zeros((40, 5), np.float32), np.zeros((40, 5), np.float32)
+    least = half_step(matrix, v, exact, training(solver="cholesky"))
+    loss = half_step(matrix, v, near, training(steps=1))
+    np.testing.assert_allclose(exact, dense_rows(matrix, v.astype(np.float64), 2.0, "c"), atol=2e-5)
+    assert least < loss
+    assert half_step(matrix, v, near, training(steps=12)) == pytest.approx(least, rel=1e-5)
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added up is added up in one order."""
+    monkeypatch.setattr(als, "_PAIRS", 50)
+    monkeypatch.setattr(als, "_TOGETHER", 2)
+    matrix = confidences(17, 90, 80)
+    other = csr_array(matrix.T.tocsr())
+
+    def run(threads: int) -> tuple[bytes, list[float]]:
+        losses: list[float] = []
+        v = fit_items(matrix, other, training(threads=threads), lambda iteration: losses.append(iteration.loss))
+        return v.tobytes(), losses
+
+    assert run(1) == run(3)
+
+
+def test_a_warm_start_goes_on_and_patience_ends_it() -> None:
+    """From its own result the first round is where the last one ended; what no longer falls is left."""
+    matrix = confidences(19, 120, 60)
+    other = csr_array(matrix.T.tocsr())
+    cold: list[float] = []
+    v = fit_items(matrix, other, training(iterations=30, steps=6), lambda iteration: cold.append(iteration.loss))
+    start = v.copy()
+    start[7] = np.nan
+    warm: list[float] = []
+    plan = training(iterations=30, steps=6, patience=1e-4)
+    fit_items(matrix, other, plan, lambda iteration: warm.append(iteration.loss), start)
+    assert warm[0] < cold[1]
+    assert 2 <= len(warm) < 30
+    with pytest.raises(ValueError, match="does not fit"):
+        fit_items(matrix, other, plan, lambda _: None, v[:-1])
+
+
 def test_a_seed_names_one_result() -> None:
     """The same matrix and seed give the same bytes; another seed gives others."""
     matrix = confidences(9, 60, 50)
@@ -144,7 +211,7 @@ def test_planted_low_rank_data_come_back() -> None:
     assert recall((x @ v.T).astype(float)) > 2 * recall(popularity)
 
 
-@pytest.mark.parametrize("changes", [{"dimension": 0}, {"iterations": 0}, {"ridge": 0.0}])
+@pytest.mark.parametrize("changes", [{"dimension": 0}, {"iterations": 0}, {"ridge": 0.0}, {"patience": 1.0}])
 def test_impossible_training_is_refused(changes: dict[str, Any]) -> None:
     """Hyper-parameters are checked where they are made."""
     with pytest.raises(ValueError, match="must be"):
