@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bootstrap.columns import POSITIVE, Columns
 from bootstrap.users import vectors_of
 from streamer.factors.history import Histories, fold_batch
-from streamer.factors.weigh import confidence_array, strength_at
+from streamer.factors.weigh import confidence_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,9 +167,9 @@ class _Replay:
             histories.time[row, :width],
         )
         policy, trained = self._policy, self._trained
-        faded = strength_at(strength, time, time.max(axis=1)[:, None], policy.half_life_ms)
         index = trained.space.lookup(items)
-        confidence = confidence_array(faded, policy)
+        used = np.arange(width) < histories.count[row][:, None]
+        confidence = confidence_now(strength, time, used, policy)
         return vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
 
     def _positions(self, vectors: F32, item: npt.NDArray[np.int32], had: list[set[int]]) -> F64:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from streamer.factors.weigh import confidence_array, strength_at
+from streamer.factors.weigh import confidence_array, decay_array, strength_at
 
 if TYPE_CHECKING:
     from bootstrap.columns import Columns
@@ -29,12 +29,14 @@ U64 = npt.NDArray[np.uint64]
 class Matrix:
     """by_user: (n, m) c seen from the users; by_item: (m, n) c seen from the items; both float64.
 
+    confidence: (entries,) c of each history entry as the stream solves with it: by_user's, with recency.
     entry_item: (entries,) item number of each history entry, end to end as in `Users`; by_user keeps that order
     within a row. item_ids (sorted), hashes, popularity (strength at the cut), event_time (ms): (m,).
     """
 
     by_user: csr_array
     by_item: csr_array
+    confidence: F64
     entry_item: npt.NDArray[np.int32]
     item_ids: list[str]
     hashes: U64
@@ -59,10 +61,12 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
     event_time = np.zeros(len(kept), np.int64)
     np.maximum.at(event_time, entry_item, users.time)
     shape = (n, len(kept))
-    by_user = csr_array((confidence_array(at_user, policy), entry_item, users.history_start), shape=shape)
+    confidence = confidence_array(at_user, policy)
+    by_user = csr_array((confidence, entry_item, users.history_start), shape=shape)
     from_cut = csr_array((confidence_array(at_cut, policy), entry_item, users.history_start), shape=shape)
     return Matrix(
         by_user=by_user,
+        confidence=_faded(confidence, users, policy),
         by_item=csr_array(from_cut.T.tocsr()),
         entry_item=entry_item,
         item_ids=[columns.item_ids[item] for item in kept.tolist()],
@@ -70,6 +74,21 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
         popularity=np.bincount(entry_item, weights=at_cut, minlength=len(kept)).astype(np.float64),
         event_time=event_time,
     )
+
+
+def _faded(confidence: F64, users: Users, policy: Policy) -> F64:
+    """Recency, as `streamer.factors.weigh.confidence_now` has it. Items are trained on all that was liked, evenly."""
+    if not policy.recency_entries:
+        return confidence
+    user = np.repeat(np.arange(len(users.ids)), np.diff(users.history_start))
+    order = np.lexsort((-users.time, user))
+    time, owner = users.time[order], user[order]
+    # The first of each run of equal times: as many entries of that user are newer as lie before it.
+    first = np.flatnonzero(np.r_[True, (owner[1:] != owner[:-1]) | (time[1:] != time[:-1])])
+    run = np.repeat(first, np.diff(np.r_[first, len(order)]))
+    newer = np.empty(len(order), np.int64)
+    newer[order] = run - users.history_start[owner]
+    return np.asarray(1.0 + (confidence - 1.0) * decay_array(newer, policy.recency_entries), np.float64)
 
 
 def newest_entry(users: Users) -> I64:

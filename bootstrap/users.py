@@ -47,11 +47,11 @@ def space_of(matrix: Matrix, items: F32, policy: Policy) -> ItemSpace:
 
 def solve_users(matrix: Matrix, space: ItemSpace, policy: Policy, tolerance: float) -> Solved:
     """Solve every user of the matrix, a few thousand at a time, users with equally long histories together."""
-    confidence = matrix.by_user
-    n, lengths = confidence.shape[0], np.diff(confidence.indptr)
+    indptr = matrix.by_user.indptr
+    n, lengths = len(indptr) - 1, np.diff(indptr)
     vectors = np.zeros((n, space.dimension), np.float32)
     for part in np.array_split(np.argsort(lengths, kind="stable"), max(1, -(-n // _USERS))):
-        index, c = padded(confidence.indptr, matrix.entry_item, confidence.data, part)
+        index, c = padded(indptr, matrix.entry_item, matrix.confidence, part)
         vectors[part] = vectors_of(space, index, c, policy, tolerance, np.zeros(space.dimension, np.float32))
     error = _audit(matrix, space, policy, vectors)
     average = average_user(vectors)
@@ -91,16 +91,16 @@ def padded(
 
 def _audit(matrix: Matrix, space: ItemSpace, policy: Policy, vectors: F32) -> float:
     """Solve a spread of users, those with the longest histories first, by the float64 reference and compare."""
-    confidence = matrix.by_user
-    order = np.argsort(-np.diff(confidence.indptr), kind="stable")
-    order = order[: np.count_nonzero(np.diff(confidence.indptr))]
+    indptr = matrix.by_user.indptr
+    order = np.argsort(-np.diff(indptr), kind="stable")
+    order = order[: np.count_nonzero(np.diff(indptr))]
     if not len(order):
         return 0.0
     chosen = np.unique(np.linspace(0, len(order) - 1, min(_AUDITED, len(order))).astype(int))
     worst = 0.0
     for user in order[chosen].tolist():
-        row = slice(confidence.indptr[user], confidence.indptr[user + 1])
-        exact = solve_cholesky(space, matrix.entry_item[row], confidence.data[row], policy.rhs)
+        row = slice(indptr[user], indptr[user + 1])
+        exact = solve_cholesky(space, matrix.entry_item[row], matrix.confidence[row], policy.rhs)
         exact = guard(exact[None], policy.norm_cap).vectors[0]
         distance = float(np.abs(vectors[user].astype(np.float64) - exact).max())
         worst = max(worst, distance / max(1.0, float(np.linalg.norm(exact))))

@@ -110,6 +110,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     half_life_ms: Duration = 30 * DAY_MS
     confidence: Literal["log", "linear", "raw"] = "log"
     alpha: NotNegative = 5.0
+    recency_entries: NotNegative = 0.0
     ridge: Positive = 10.0
     rhs: Literal["c", "c-1"] = "c"
     history_capacity: Capacity = 128

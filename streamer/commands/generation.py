@@ -13,7 +13,7 @@ from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_
 from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
-from streamer.factors.weigh import confidence_array, strength_at
+from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
 from streamer.steps.items import Items
@@ -168,7 +168,8 @@ def history_of(rows: UserRows, at: int, manifest: Manifest, items: Items) -> His
     item, time = rows.item[at, :count], rows.time[at, :count]
     now = time.max(keepdims=True, initial=0)
     strength = strength_at(rows.strength[at, :count], time, now, manifest.policy.half_life_ms)
-    return History(items.space.lookup(item), item, time, strength, confidence_array(strength, manifest.policy))
+    confidence = confidence_now(rows.strength[at, :count], time, np.ones(count, bool), manifest.policy)
+    return History(items.space.lookup(item), item, time, strength, confidence)
 
 
 def titles_of(consumer: KafkaConsumer, settings: Settings) -> dict[str, str]:

@@ -4,6 +4,10 @@
     confidence  c = 1 + alpha * log1p(r)     "log"
                 c = 1 + alpha * r            "linear"
                 c = max(1, r)                "raw"
+    recency     c -> 1 + (c - 1) * 2^(-newer / recency_entries),  newer: entries of the user with a newer time
+
+Ages fade what a user did long ago; recency fades what they have since done other things after, however fast. Entries of
+the same time share their place, so no order of arrival matters. 0 switches either off.
 
 A history entry keeps its strength anchored at the item's newest event, so a late event gives the same
 row as a punctual one and nothing grows without bound.
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 # Strengths and confidences saturate, so that one absurd `value` cannot make a row or a system infinite.
 MAX_STRENGTH = float(np.finfo(np.float32).max)
@@ -78,7 +83,7 @@ def decay(age_ms: int, half_life_ms: int) -> float:
     return math.ldexp(power, whole)
 
 
-def decay_array(age_ms: IntArray, half_life_ms: int) -> FloatArray:
+def decay_array(age_ms: IntArray, half_life_ms: float) -> FloatArray:
     """Return `decay` of every age, bit for bit. age_ms: any shape, int64, zero or more."""
     out = np.ones(age_ms.shape, dtype=np.float64)
     if half_life_ms == 0:
@@ -140,8 +145,27 @@ def strength_at(strength: Float32Array, time: IntArray, now: IntArray, half_life
     return faded
 
 
+def newer_entries(time: IntArray, used: BoolArray | None = None) -> IntArray:
+    """Return of each entry how many used ones of the same row have a newer time. time, used: (..., H)."""
+    newer = np.zeros(time.shape, np.int64)
+    for slot in range(time.shape[-1]):
+        later = time[..., slot : slot + 1] > time
+        newer += later if used is None else later & used[..., slot : slot + 1]
+    return newer
+
+
+def confidence_now(strength: Float32Array, time: IntArray, used: BoolArray, policy: Policy) -> FloatArray:
+    """Return the confidence of every entry as of its user's newest one. All (..., H); 1 and above, also if unused."""
+    now = np.max(time, axis=-1, keepdims=True, initial=0, where=used)
+    confidence = confidence_array(strength_at(strength, time, now, policy.half_life_ms), policy)
+    if policy.recency_entries:
+        share = decay_array(newer_entries(time, used), policy.recency_entries)
+        confidence = 1.0 + (confidence - 1.0) * share
+    return confidence
+
+
 def confidence_array(strength: FloatArray, policy: Policy) -> FloatArray:
-    """Return the confidence c >= 1 of decayed strengths r (any shape, float64)."""
+    """Return the confidence c >= 1 of decayed strengths r (any shape, float64), without recency."""
     if policy.confidence == "log":
         confidence = 1.0 + policy.alpha * np.log1p(strength)
     elif policy.confidence == "linear":
@@ -149,34 +173,3 @@ def confidence_array(strength: FloatArray, policy: Policy) -> FloatArray:
     else:
         confidence = np.maximum(1.0, strength)
     return np.minimum(confidence, MAX_CONFIDENCE)
-
-
-def confidence32(strength: Float32Array, time: IntArray, now: IntArray, policy: Policy) -> Float32Array:
-    """Return `confidence_array(strength_at(...))` to float32's precision, some four times faster.
-
-    For `solve_batch`, which rounds confidences to float32 anyway: within 1e-6 of the exact one, relative, for ages
-    up to ten half-lives and strengths up to 1e6. strength, time: any shape; now: broadcasts.
-    """
-    r: Float32Array = np.subtract(now, time).astype(np.float32)
-    # The exponent is rounded in float32, so its relative error grows with the age; what it decays has shrunk by then.
-    np.multiply(r, np.float32(-math.log(2) / policy.half_life_ms if policy.half_life_ms else 0.0), out=r)
-    np.exp(np.minimum(r, 0.0, out=r), out=r)
-    np.multiply(r, strength, out=r)
-    if policy.confidence == "raw":
-        np.maximum(r, 1.0, out=r)
-    else:
-        if policy.confidence == "log":
-            _log1p(r)
-        with np.errstate(over="ignore"):  # infinity saturates as well
-            np.multiply(r, np.float32(policy.alpha), out=r)
-        np.add(r, 1.0, out=r)
-    return np.minimum(r, np.float32(MAX_CONFIDENCE), out=r)
-
-
-def _log1p(r: Float32Array) -> None:
-    """Replace r >= 0 by log(1 + r): numpy's fast float32 logarithm and a first-order repair of the rounded sum."""
-    u = np.add(r, np.float32(1.0))
-    rounded = np.subtract(u, np.float32(1.0))
-    np.subtract(r, rounded, out=r)
-    np.divide(r, u, out=r)
-    np.add(r, np.log(u, out=u), out=r)

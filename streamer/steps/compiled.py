@@ -94,7 +94,15 @@ class Compiled:
             int(np.uint64(generation.number).astype(np.int64)),
             MAX_STEPS,
         )
-        self._real = (policy.alpha, policy.norm_cap, generation.tolerance, MAX_PEAK, MAX_TRACE, MAX_SHRINK)
+        self._real = (
+            policy.alpha,
+            policy.norm_cap,
+            generation.tolerance,
+            MAX_PEAK,
+            MAX_TRACE,
+            MAX_SHRINK,
+            policy.recency_entries,
+        )
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys
         self._none = np.zeros((0, shape.dimension), np.float32)

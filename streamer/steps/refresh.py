@@ -18,7 +18,7 @@ from schemas.outcomes import Outcome, Reason
 from schemas.records import Policy
 from streamer.factors.guard import guard
 from streamer.factors.solve import solve_batch, solve_cholesky
-from streamer.factors.weigh import confidence_array, strength_at
+from streamer.factors.weigh import confidence_array, confidence_now
 from streamer.steps.fold import Columns, Folded, Index, fold
 from streamer.steps.items import Items
 
@@ -109,9 +109,8 @@ def _solve(
     policy, head = generation.policy, users.head
     width = max(int(head["entries"][touched].max()), 1)
     index = items.space.lookup(users.item[touched, :width])
-    time = users.time[touched, :width]
-    now = time.max(axis=1, keepdims=True)
-    confidence = confidence_array(strength_at(users.strength[touched, :width], time, now, policy.half_life_ms), policy)
+    used = np.arange(width) < head["entries"][touched][:, None]
+    confidence = confidence_now(users.strength[touched, :width], users.time[touched, :width], used, policy)
     same = head["generation"][touched] == generation.number
     start = np.where(same[:, None], users.vector[touched], np.float32(0))
     vectors, empty = _vectors(index, confidence, start, items, generation, facts)

@@ -120,14 +120,15 @@ def ours(made: World, dimension: int, threads: int) -> Contender:
     def step() -> F32:
         half_step(by_user, v, x, training)
         half_step(by_item, x, v, training)
-        return v
+        out: F32 = v.copy()
+        return out
 
     return Contender("this project", step)
 
 
 def theirs(made: World, dimension: int, threads: int) -> Contender:
     """`implicit`'s ALS on the processor, conjugate gradients, its own defaults otherwise."""
-    from implicit.als import AlternatingLeastSquares
+    from implicit.als import AlternatingLeastSquares  # type: ignore[import-untyped]
 
     matrix = csr_matrix(
         (made.train.data.astype(np.float32), made.train.indices.astype(np.int32), made.train.indptr.astype(np.int32)),
@@ -158,8 +159,6 @@ def main() -> None:
     with threadpool_limits(1):
         for dimension in chosen.dimension:
             sides = [ours(made, dimension, chosen.threads), theirs(made, dimension, chosen.threads)]
-            half_step(made.train[:10], *(np.zeros((n, dimension), np.float32) for n in (made.train.shape[1], 10)),
-                      Training(dimension, 1, 0, _RIDGE, "c"))  # fmt: skip
             for _ in range(chosen.iterations):
                 for side in sides:
                     side.run(made)

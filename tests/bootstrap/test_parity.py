@@ -86,10 +86,10 @@ def streamed(manifest: Manifest, model: Model, records: list[Record], solver: An
     return rows, outcomes
 
 
-@pytest.mark.parametrize(("rhs", "solver"), [("c", "cg"), ("c-1", "cholesky")])
-def test_rows_and_vectors_equal_the_streams(tmp_path: Path, rhs: Any, solver: Any) -> None:
+@pytest.mark.parametrize(("rhs", "solver", "recency"), [("c", "cg", 0.0), ("c-1", "cholesky", 0.0), ("c-1", "cg", 3.0)])
+def test_rows_and_vectors_equal_the_streams(tmp_path: Path, rhs: Any, solver: Any, recency: float) -> None:
     """History, keys and counts to the byte, vectors to 1e-5, for a log that overflows both capacities."""
-    policy = changed(history_capacity=24, keys_capacity=12, rhs=rhs)
+    policy = changed(history_capacity=24, keys_capacity=12, rhs=rhs, recency_entries=recency)
     events = list(synthetic.load(5, SHAPE).rebase(NOW_MS).events)
     events = [one for one in events if one["event_type"] != "hide"]
     events = [copy for one in events for copy in [one] * (2 if one["item_id"].endswith("7") else 1)]

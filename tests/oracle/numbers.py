@@ -28,7 +28,7 @@ def _coefficients() -> list[float]:
 COEFFICIENTS = _coefficients()
 
 
-def decay(age_ms: int, half_life_ms: int) -> float:
+def decay(age_ms: int, half_life_ms: float) -> float:
     """2^(-age/half_life); 1 without a half-life, 0 below 2^-1000."""
     if half_life_ms == 0:
         return 1.0

@@ -27,6 +27,7 @@ class Rules:
     half_life_ms: int = 30 * _DAY_MS
     confidence: str = "log"
     alpha: float = 5.0
+    recency_entries: float = 0.0
     ridge: float = 10.0
     rhs: str = "c"
     history_capacity: int = 128

@@ -91,6 +91,10 @@ def solve(row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float
     newest = max(entry.time for entry in row.history)
     faded = [entry.strength * decay(newest - entry.time, rules.half_life_ms) for _, entry in known]
     c = confidences(faded, rules.confidence, rules.alpha)
+    if rules.recency_entries:
+        newer = [sum(other.time > entry.time for other in row.history) for _, entry in known]
+        shares = np.array([decay(count, rules.recency_entries) for count in newer])
+        c = 1.0 + (c - 1.0) * shares
     v = items.vectors[[number for number, _ in known]].astype(np.float64)
     a = items.gramian + rules.ridge * np.eye(rules.dimension)
     a += (v * (c - 1.0)[:, None]).T @ v

@@ -71,6 +71,7 @@ def room(rules: Rules) -> Any:
         np.zeros(history, np.int64),
         np.zeros(history, np.int64),
         np.zeros(history),
+        np.zeros(history),
         np.zeros(history, np.int64),
         np.zeros((limit, k), np.float32),
         np.zeros(limit, np.float32),
@@ -119,7 +120,7 @@ _u1, _i4, _i8, _u8, _f4, _f8 = types.uint8, types.int32, types.int64, types.uint
 _SIGNATURE: Any = _i8(
     # rules, as a plain tuple: numba takes it apart in C
     types.UniTuple(_i8, 12),  # type: ignore[no-untyped-call]
-    types.UniTuple(_f8, 6),  # type: ignore[no-untyped-call]
+    types.UniTuple(_f8, 7),  # type: ignore[no-untyped-call]
     _i8[:, ::1],
     _f4[::1],
     # space
@@ -211,7 +212,7 @@ def _compile(sources: int) -> Callable[..., int]:
             return -1
         rules = Rules(
             whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8], whole[9],
-            whole[10], whole[11], real[0], real[1], real[2], real[3], real[4], real[5],
+            whole[10], whole[11], real[0], real[1], real[2], real[3], real[4], real[5], real[6],
         )  # fmt: skip
         space = Space(hashes, values, whitened, leverage, lower, inverse, remainder)
         row, work = room(rules)
@@ -229,7 +230,7 @@ def _compile(sources: int) -> Callable[..., int]:
             if plain:
                 newest = fold(row, events, weights, mine, outcome, rules)
             if newest >= 0:
-                entries = confidences(row, work.confidence, work.ages, work.bits, rules)
+                entries = confidences(row, work, rules)
                 square = solve(row, entries, average, space, work, rules, facts)
             if not plain or square < 0:
                 state[user] = NOT_PLAIN

@@ -60,3 +60,4 @@ class Rules(NamedTuple):
     max_peak: float
     max_trace: float
     max_shrink: float
+    recency_entries: float

@@ -33,6 +33,7 @@ class Work(NamedTuple):
 
     ages: Any
     bits: Any
+    share: Any
     confidence: Any
     found: Any
     rows: Any

@@ -32,7 +32,7 @@ def confidence(strength: float, rules: Rules) -> float:
 
 
 @jit()
-def decays(ages: Any, count: int, half_life_ms: int, out: Any, bits: Any) -> None:
+def decays(ages: Any, count: int, half_life_ms: float, out: Any, bits: Any) -> None:
     """`_decay` of the first `count` ages, bit for bit, without a branch."""
     if half_life_ms == 0:
         fill(out[:count], 0, 1.0)
@@ -70,9 +70,23 @@ def log1ps(values: Any, count: int, bits: Any) -> None:
 
 
 @jit()
-def confidences(row: Row, out: Any, ages: Any, bits: Any, rules: Rules) -> Any:
-    """The confidence of each entry as of the newest one; returns how many there are."""
+def fade(row: Row, entries: int, work: Any, rules: Rules) -> None:
+    """Recency: what other entries have come after counts for less."""
+    for i in range(entries):
+        newer = np.int64(0)
+        for j in range(entries):
+            newer += np.int64(row.time[j] > row.time[i])
+        work.ages[i] = newer
+    decays(work.ages, entries, rules.recency_entries, work.share, work.bits)
+    for i in range(entries):
+        work.confidence[i] = 1.0 + (work.confidence[i] - 1.0) * work.share[i]
+
+
+@jit()
+def confidences(row: Row, work: Any, rules: Rules) -> Any:
+    """The confidence of each entry as of the newest one, into `work.confidence`; returns how many there are."""
     entries = np.int64(row.head2[H_ENTRIES])
+    out, ages, bits = work.confidence, work.ages, work.bits
     now = 0
     for i in range(entries):
         now = max(now, row.time[i])
@@ -89,6 +103,8 @@ def confidences(row: Row, out: Any, ages: Any, bits: Any, rules: Rules) -> Any:
     else:
         for i in range(entries):
             out[i] = min(1.0 + rules.alpha * out[i], MAX_CONFIDENCE)
+    if rules.recency_entries > 0:
+        fade(row, entries, work, rules)
     return entries
 
 

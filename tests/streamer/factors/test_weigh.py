@@ -108,23 +108,25 @@ def test_confidence_has_three_forms() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1e6, width=32), st.integers(0, 10 * DAY_MS)), max_size=30),
-    st.sampled_from(["log", "linear", "raw"]),
-    st.sampled_from([0.0, 1.0, 40.0]),
-    st.sampled_from([0, DAY_MS, 30 * DAY_MS]),
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=12),
+    st.floats(0.2, 8),
+    st.permutations(range(12)),
 )
-def test_the_fast_confidence_is_the_exact_one_to_float32(
-    entries: list[tuple[float, int]], form: Literal["log", "linear", "raw"], alpha: float, half_life: int
-) -> None:
-    """Within 1e-6 for ages up to ten half-lives, in every form, also without decay."""
-    policy = Policy(confidence=form, alpha=alpha, half_life_ms=half_life)
-    strength = np.array([[strength for strength, _ in entries]], np.float32)
-    now = np.array([[10**12]])
-    time = now - np.array([[age for _, age in entries]], np.int64).reshape(1, -1)
-    exact = weigh.confidence_array(weigh.strength_at(strength, time, now, half_life), policy)
-    fast = weigh.confidence32(strength, time, now, policy)
-    assert fast.dtype == np.float32
-    assert np.allclose(fast, exact, rtol=1e-6, atol=0)
+def test_recency_counts_newer_entries(entries: list[tuple[int, bool]], half: float, shuffle: list[int]) -> None:
+    """Confidence above 1 halves with every so many used entries of a newer time; ties share, slots are nothing."""
+    order = [at for at in shuffle if at < len(entries)]
+    time = np.array([entries[at][0] for at in order], np.int64) * DAY_MS
+    used = np.array([entries[at][1] for at in order])
+    used[0] = True
+    strength = np.ones(len(order), np.float32)
+    policy = Policy(alpha=3.0, half_life_ms=0, recency_entries=half)
+    found = weigh.confidence_now(strength, time, used, policy)
+    plain = 1.0 + 3.0 * math.log1p(1.0)
+    for at in np.flatnonzero(used):
+        newer = sum(other > time[at] for other in time[used])
+        assert found[at] == pytest.approx(1.0 + (plain - 1.0) * 2.0 ** (-newer / half), rel=1e-12)
+    off = weigh.confidence_now(strength, time, used, Policy(alpha=3.0, half_life_ms=0))
+    assert off == pytest.approx(plain)
 
 
 @pytest.mark.parametrize("form", ["log", "linear", "raw"])
@@ -132,8 +134,5 @@ def test_confidence_saturates(form: Literal["log", "linear", "raw"]) -> None:
     """The largest strength that a row can hold gives a finite confidence of at most the bound."""
     policy, zero = Policy(confidence=form, alpha=40.0), np.zeros(1, np.int64)
     huge = np.array([weigh.MAX_STRENGTH], np.float32)
-    for confidence in (
-        weigh.confidence_array(huge.astype(np.float64), policy),
-        weigh.confidence32(huge, zero, zero, policy),
-    ):
-        assert 1.0 <= confidence[0] <= weigh.MAX_CONFIDENCE
+    confidence = weigh.confidence_now(huge, zero, np.ones(1, bool), policy)
+    assert 1.0 <= confidence[0] <= weigh.MAX_CONFIDENCE

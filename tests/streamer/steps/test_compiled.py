@@ -30,6 +30,7 @@ POLICIES = st.builds(
     window_ms=st.sampled_from([8 * DAY_MS, 90 * DAY_MS]),
     confidence=st.sampled_from(["log", "linear", "raw"]),
     rhs=st.sampled_from(["c", "c-1"]),
+    recency_entries=st.sampled_from([0.0, 0.7, 4.0]),
     norm_cap=st.sampled_from([0.6, 1000.0]),
     suppress_capacity=st.just(2),
 )
