@@ -13,7 +13,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from threadpoolctl import threadpool_limits
 
+from streamer.engine import lenient
 from streamer.engine.changelog import ChangelogMismatch
 from streamer.engine.ending import stop_consumer
 from streamer.engine.follow import Follower, partition_counts
@@ -90,6 +91,7 @@ class Worker:
         self._settings = settings
         self._roles = ("users", "items") if role == "all" else (role,)
         self._client = aiokafka_options(settings)
+        lenient.SALVAGED.update((settings.topic("interactions"), settings.topic("items")))
         self._telemetry = Telemetry(settings, self._roles)
         self._stop = asyncio.Event()
         self._model: ActiveModel | None = None
@@ -98,33 +100,42 @@ class Worker:
         """Start, serve, stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._told_to_stop)
+            # Not the loop's own handlers: a loop that stands still would never call them.
+            signal.signal(number, lambda *_: self._told_to_stop(loop))
         async with AsyncExitStack() as stack:
-            self._lanes = Lanes(self._settings.engine.concurrent_batches)
-            stack.callback(self._lanes.close)
-            await stack.enter_async_context(self._telemetry.serving())
-            await self._check_topics()
-            models = await stack.enter_async_context(self._following_models())
-            active = await self._wait_for_model(models)
-            if active is None:
-                return
-            self._model = active
-            items, followers = await stack.enter_async_context(self._following_items(active))
-            if not await self._compile():
-                return
-            memory = StoreMemory.of(self._settings.state.cache_mb)
-            groups = []
-            for name in self._roles:
-                group = self._group(name, active, items, memory)
-                groups.append(await stack.enter_async_context(_running(group)))
-                self._telemetry.watch(group.assignments.lags, group.assignments.rows)
-            _settle_garbage()
-            await stack.enter_async_context(self._feeling_the_broker())
-            await self._serve(models, active, [*followers, *models.followers], groups)
+            try:
+                await self._run(stack)
+            except BaseException:
+                # What is started ends in the reverse order; that must not take for ever either.
+                _end_in_time()
+                raise
 
-    def _told_to_stop(self) -> None:
-        self._stop.set()
+    async def _run(self, stack: AsyncExitStack) -> None:
+        self._lanes = Lanes(self._settings.engine.concurrent_batches)
+        stack.callback(self._lanes.close)
+        await stack.enter_async_context(self._telemetry.serving())
+        await self._check_topics()
+        models = await stack.enter_async_context(self._following_models())
+        active = await self._wait_for_model(models)
+        if active is None:
+            return
+        self._model = active
+        items, followers = await stack.enter_async_context(self._following_items(active))
+        if not await self._compile():
+            return
+        memory = StoreMemory.of(self._settings.state.cache_mb)
+        groups = []
+        for name in self._roles:
+            group = self._group(name, active, items, memory)
+            groups.append(await stack.enter_async_context(_running(group)))
+            self._telemetry.watch(group.assignments.lags, group.assignments.rows)
+        _settle_garbage()
+        await stack.enter_async_context(self._feeling_the_broker())
+        await self._serve(models, active, [*followers, *models.followers], groups)
+
+    def _told_to_stop(self, loop: asyncio.AbstractEventLoop) -> None:
         _end_in_time()
+        loop.call_soon_threadsafe(self._stop.set)
 
     # --- start --------------------------------------------------------------------------------------------------
 
@@ -313,7 +324,6 @@ class Worker:
                 return
             problem = future.exception() or future.result()
             log.error("stopping", reason=waits[future], problem=str(problem) or repr(problem))
-            _end_in_time()
             raise _as_factors_error(waits[future], problem)
 
     async def _watch_model(self, models: Models, active: ActiveModel) -> None:
@@ -344,10 +354,16 @@ def _end_in_time() -> None:
     """
 
     def end() -> None:
+        # Whoever reads the log may be what everything waits for.
+        _later(1.0, lambda: os._exit(BrokerError.exit_code))
         log.error("stop_cut_short", seconds=_STOP_SECONDS)
         os._exit(BrokerError.exit_code)
 
-    timer = threading.Timer(_STOP_SECONDS, end)
+    _later(_STOP_SECONDS, end)
+
+
+def _later(seconds: float, what: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, what)
     timer.daemon = True
     timer.start()
 

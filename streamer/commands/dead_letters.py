@@ -54,6 +54,10 @@ class Letter:
             _number(self.said.get("__streams.errors.offset")),
         )
 
+    def as_it_came(self) -> tuple[Any, ...]:
+        """Key, value and headers; CloudEvents have their id and time in the headers."""
+        return self.record.key, self.record.value, tuple(self.original_headers())
+
     def original_headers(self) -> list[tuple[str, bytes]]:
         """The headers that the record came with."""
         return [(name, value) for name, value in self.record.headers if not name.startswith(_OURS)]
@@ -139,7 +143,7 @@ def replay(
     with consuming(settings) as consumer:
         partitions = len(places_of(consumer, topic))
     # What failed again after an earlier replay is there twice.
-    letters = list({(one.record.key, one.record.value): one for one in _letters(settings, reason)}.values())
+    letters = list({one.as_it_came(): one for one in _letters(settings, reason)}.values())
     chosen = letters[:limit] if limit else letters
     counts = Counter(letter.reason for letter in chosen)
     if not dry_run and chosen:

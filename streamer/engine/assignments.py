@@ -64,6 +64,12 @@ class GroupSource:
         offset: int | None = consumer.last_stable_offset(tp)
         return offset if offset is None or offset >= 0 else None
 
+    async def ending(self, tp: TopicPartition) -> int:
+        """The end of the committed records, asked of the broker."""
+        thread = self._consumer._thread
+        offsets = await thread.call_thread(thread._ensure_consumer().end_offsets, [tp])
+        return int(offsets[tp])
+
     async def beginning(self, tp: TopicPartition) -> int:
         """The first offset that the log still has."""
         thread = self._consumer._thread

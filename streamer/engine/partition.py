@@ -83,6 +83,9 @@ class Source(Protocol):
     async def beginning(self, tp: TopicPartition) -> int:
         """The first offset that the log still has."""
 
+    async def ending(self, tp: TopicPartition) -> int:
+        """The end of the committed records."""
+
 
 class Observer(Protocol):
     """Who hears what happens: metrics and health."""
@@ -193,6 +196,10 @@ class Partition:
                 # Nothing can bring these back. Saying so loudly and going on keeps the rest fresh.
                 log.error("records_deleted_before_processing", tp=str(self.tp), first=self.expected, until=first)
                 self.expected = first
+            try:
+                await self._check_end(self.expected)
+            except ChangelogMismatch as problem:
+                await self._fail(problem)
         self.delivered = self.expected
         await self._source.seek(self.tp, self.expected)
 
@@ -346,6 +353,7 @@ class Partition:
         say(self.role.name, number, "restoring")
         self._store, source_next = await self._restore()
         self._next = await self._first_offset(committed, source_next)
+        await self._check_end(self._next)
         self.expected = self.delivered = self._next
         self._drop_pending()
         await self._source.seek(self.tp, self._next)
@@ -369,6 +377,16 @@ class Partition:
         if source_next is not None:  # committed offsets may have expired while nothing ran; the marker has not
             return source_next
         return max(self.role.first_offsets.get(self.tp.partition, 0), await self._source.beginning(self.tp))
+
+    async def _check_end(self, offset: int) -> None:
+        """What is accounted for must still be there; else the worker would wait for ever for what comes after it."""
+        end = await self._source.ending(self.tp)
+        if offset > end:
+            raise ChangelogMismatch(
+                f"{self.tp.topic}-{self.tp.partition}: {offset} records are accounted for, but the log ends at {end}; "
+                "was the topic deleted and made anew, or did the broker lose data? For a topic made anew use another "
+                "engine.app_id and prefix, or delete the group and all topics of the prefix, and bootstrap"
+            )
 
     async def _restore(self) -> tuple[Store, int | None]:
         """The store, caught up with its changelog; a damaged one, or one of another changelog, is built anew."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +31,8 @@ async def feel(topic: str, options: Mapping[str, Any], hear: Hear) -> None:
                     if client is None:
                         client = await _client(topic, options)
                     answered = await client.force_metadata_update()
-            except (KafkaError, TimeoutError):
+            except Exception as problem:  # noqa: BLE001 - whatever it is, it is no answer, and asking goes on
+                log.debug("no_answer", problem=repr(problem))
                 answered = False
             if answered and away is not None:
                 log.info("broker_answers_again", seconds=round(time.time() - away, 1))

@@ -5,20 +5,29 @@ The partition goes on after each of them.
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
+import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import cramjam
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from crc32c import crc32c
 from kafka import KafkaProducer
 
 from bootstrap.broker import read_to_end
@@ -29,9 +38,12 @@ from streamer.settings import Settings
 from streamer.steps.effects import Encoded, Outgoing
 from streamer.steps.wire import HEADER, encode_record
 from tests.chaos.world import World
+from tests.oracle.hashes import partition_of
+from tests.streamer.commands.calls import process
 from tests.streamer.engine.test_bad_input import letters
 
 LARGE = 9_000_000
+PLACE = partition_of(b"u1", 3)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +129,154 @@ def test_a_header_name_that_is_not_utf8_stops_nobody(world: World, compression: 
         (value, [("fine", b"1"), (r"odd-\xff\xfe", b"2")] if number in {1, 3} else [])
         for number, value in enumerate(values)
     ]
+    environment = {"FACTORS_KAFKA__BOOTSTRAP_SERVERS": world.servers, "FACTORS_KAFKA__PREFIX": world.prefix}
+    looked = process("doctor", "--json", environment=environment)
+    (clock,) = [check for check in looked.json()["checks"] if check["check"] == "clock"]
+    assert clock["status"] == "ok", clock
     _, buried, said = letters(world)[-1]
     assert buried == b"{half"
     assert said[r"odd-\xff\xfe"] == b"2"
+
+
+# --- batches that no client makes, and every broker takes ---------------------------------------------------------
+
+
+def _varint(number: int) -> bytes:
+    rest, out = (number << 1) ^ (number >> 63), bytearray()
+    while rest >= 0x80:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*out, rest])
+
+
+def _record(place: int, value: bytes) -> bytes:
+    body = b"\0" + _varint(0) + _varint(place) + _varint(2) + b"u1" + _varint(len(value)) + value + _varint(0)
+    return _varint(len(body)) + body
+
+
+def _batch(records: bytes, count: int, codec: int = 0) -> bytes:
+    now = int(time.time() * 1000)
+    rest = struct.pack(">hiqqqhii", codec, count - 1, now, now, -1, -1, -1, count) + records
+    return struct.pack(">qiibI", 0, len(rest) + 9, -1, 2, crc32c(rest)) + rest
+
+
+async def _send_raw(servers: str, topic: str, batch: bytes) -> None:
+    client = AIOKafkaClient(bootstrap_servers=servers)
+    await client.bootstrap()
+    try:
+        asked = ProduceRequest(
+            required_acks=-1, timeout=30_000, topics=[(topic, [(PLACE, batch)])], transactional_id=None
+        )
+        node = client.cluster.brokers().pop().nodeId
+        answer = await client.send(node, asked)
+        assert answer.topics[0][1][0][1] == 0, f"the broker refused the batch: {answer}"
+    finally:
+        await client.close()
+
+
+def _places(*places: int) -> Any:
+    def made() -> tuple[bytes, int]:
+        records = [_record(at, body(f"{places[:2]}-{number}")) for number, at in enumerate(places)]
+        return _batch(b"".join(records), len(places)), len(places)
+
+    return made
+
+
+def _damaged(codec: int, compress: Any, behind: bytes) -> Any:
+    def made() -> tuple[bytes, int]:
+        return _batch(bytes(compress(_record(0, body("unread")))) + behind, 1, codec), 1
+
+    return made
+
+
+def _lz4_without_its_sum(data: bytes) -> bytes:
+    frame = cramjam.lz4.Compressor(level=1, block_linked=False, content_checksum=True)
+    frame.compress(data)
+    return bytes(frame.finish())[:-4]
+
+
+ODD_BATCHES: dict[str, tuple[Any, str]] = {
+    "offsets that repeat": (_places(0, 0, 0), "applied"),
+    "offsets that fall": (_places(2, 1, 0), "applied"),
+    "an offset before the batch": (_places(-5, 0), "applied"),
+    "offsets far beyond the batch": (_places(*range(100_000, 100_090)), "applied"),
+    "something behind the gzip member": (_damaged(1, gzip.compress, b"\x1f\x00more"), "dead_letter"),
+    "a wrong checksum of lz4": (_damaged(3, _lz4_without_its_sum, b"\1\2\3\4"), "dead_letter"),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ODD_BATCHES)
+async def test_a_batch_that_no_client_makes_stops_nobody(world: World, name: str) -> None:
+    """Its records are counted each once where they can be read, else it is one dead letter; what follows is applied."""
+    make, outcome = ODD_BATCHES[name]
+    batch, count = make()
+    topic = f"{world.prefix}interactions"
+    await _send_raw(world.servers, topic, batch)
+    producer = Producer({"bootstrap.servers": world.servers})
+    producer.produce(topic, body(f"after {name}"), b"u1", partition=PLACE)
+    assert producer.flush(30) == 0
+    worker = world.start(name.replace(" ", "-"))
+    expected = Counter({"applied": 1})
+    expected[outcome] += count
+
+    def counted() -> Counter[str]:
+        found: Counter[str] = Counter()
+        for (ending, _), number in worker.counters().items():
+            found[ending] += number
+        return found
+
+    world.wait_for(lambda: reachable(counted).total() >= expected.total(), 30, lambda: f"{reachable(counted)}")
+    world.wait_caught_up()
+    assert counted() == expected
+    assert worker.running
+    assert worker.stop() == 0
+
+
+def reachable(counted: Any) -> Counter[str]:
+    """The counts, none while the worker's port is not open yet."""
+    try:
+        found: Counter[str] = counted()
+    except OSError:
+        return Counter()
+    return found
+
+
+@pytest.mark.integration
+def test_many_headers_cost_no_session(world: World) -> None:
+    """Three million headers and an odd name, a kilobyte on the wire: read past in less than the session time-out."""
+    names = b"".join([b"\x02h\x00"] * 3_000_000) + _varint(2) + b"\xff\xfe" + _varint(0)
+    value = body("many headers")
+    head = b"\0" + _varint(0) + _varint(0) + _varint(2) + b"u1" + _varint(len(value)) + value
+    record = head + _varint(3_000_001) + names
+    batch = _batch(bytes(cramjam.zstd.compress(_varint(len(record)) + record)), 1, 4)
+    asyncio.run(_send_raw(world.servers, f"{world.prefix}interactions", batch))
+    worker = world.start("many-headers")
+    world.wait_for(lambda: reachable(worker_counts(worker)).total() >= 1, 30, lambda: "not counted")
+    assert "Heartbeat session expired" not in worker.log.read_text()
+    assert worker.stop() == 0
+
+
+def worker_counts(worker: Any) -> Any:
+    return lambda: Counter({ending: count for (ending, _), count in worker.counters().items()})
+
+
+@pytest.mark.integration
+def test_a_topic_made_anew_is_told(world: World) -> None:
+    """What is accounted for is not there any more: one sentence and exit code 4, and no silent wait."""
+    worker = world.start("before")
+    world.send(20)
+    world.wait_caught_up()
+    assert worker.stop() == 0
+    admin, topic = AdminClient({"bootstrap.servers": world.servers}), f"{world.prefix}interactions"
+    admin.delete_topics([topic])[topic].result()
+    time.sleep(2.0)
+    config = {"message.timestamp.type": "LogAppendTime"}
+    for future in admin.create_topics([NewTopic(topic, world.partitions, 1, config=config)]).values():
+        future.result()
+    again = world.start("again")
+    assert again.wait(30) == 4, world.last_words()
+    assert "but the log ends at" in again.log.read_text()
 
 
 def partition_producer(servers: str, name: str) -> PartitionProducer:
