@@ -249,9 +249,19 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         print("too few events to evaluate")
         return
     k = int(metrics["k"])
-    print(f"foretold, of {int(metrics['scored_events']):,} later events   Recall@{k}   NDCG@{k}")
+    heads = (f"Recall@{k}", f"NDCG@{k}", f"MAP@{k}", "hit rate", "known users", "new users")
+    print(
+        f"foretold, of {int(metrics['scored_events']):,} later events".rjust(32)
+        + "".join(f"{head:>12}" for head in heads)
+    )
+    names = ("recall", "ndcg", "map", "hit_rate", "known_users_recall", "new_users_recall")
     for name, prefix in (("folded in, as the stream does", ""), ("frozen", "frozen_"), ("popularity", "popularity_")):
-        print(f"{name:>32}   {metrics[f'{prefix}recall']:9.4f} {metrics[f'{prefix}ndcg']:9.4f}")
+        print(f"{name:>32}" + "".join(f"{metrics[prefix + metric]:12.4f}" for metric in names))
+    print(
+        f"lists of {k}: coverage {metrics['coverage']:.3f}, novelty {metrics['novelty']:.2f} bits, share of the most "
+        f"popular hundredth {metrics['top_share']:.3f}; the model knows the item of {metrics['known_item_events']:.1%} "
+        f"and the user of {metrics['known_user_events']:.1%} of the events"
+    )
 
 
 def _outcomes(log: Log) -> list[dict[str, Any]]:

@@ -3,8 +3,18 @@
 The model is fitted on the events before a cut in time. Then each later positive event is first foretold and then
 folded into its user's history, and the user is solved again, as the stream would do it; items stand still. An event is
 scored where its item is known to the model and new to its user: all known items that the user has not had are ranked,
-and the event's item is found at position p, from 0. Recall@k is the share of p < k, NDCG@k the mean of 1/log2(p + 2)
-over them. Beside it: the same model without folding (frozen), and what is popular, counted up to each event.
+and the event's item is found at position p, from 0::
+
+    Recall@k    share of p < k                          NDCG@k   mean of 1/log2(p + 2) over these, 0 for the others
+    MAP@k       mean of 1/(p + 1) likewise (one relevant item an event: the mean reciprocal rank)
+    hit rate    share of users with some p < k
+
+Beside it: the same model without folding (frozen), and what is popular, counted up to each event; and each of them for
+users with and without a history at the cut (known, new). What is shown at all, of the folded lists of k::
+
+    coverage    share of the known items in some list      novelty    mean of -log2 of an item's share of all events
+    top_share   share of the places that the most popular hundredth of the items takes
+    known_item_events, known_user_events     share of the test events whose item, whose user the model knows
 """
 
 from __future__ import annotations
@@ -68,30 +78,49 @@ def evaluate(
 ) -> dict[str, float]:
     """The metrics of the module's docstring, from the two sides of `split`."""
     tests = after[columns.kind[after] == POSITIVE][:LIMIT]
-    replay = _Replay(columns, before, tests, trained, policy, tolerance)
+    replay = _Replay(columns, before, tests, trained, policy, tolerance, k)
     folded, frozen = replay.ranks(on_events)
     scored = folded >= 0
+    user = columns.user[tests]
+    known_user = np.isin(user, columns.user[before[columns.kind[before] == POSITIVE]])
     metrics = {"k": float(k), "test_events": float(len(tests)), "scored_events": float(scored.sum())}
+    groups = {"": scored, "known_users_": scored & known_user, "new_users_": scored & ~known_user}
     for name, rank in {"": folded, "frozen_": frozen, "popularity_": replay.popular_ranks()}.items():
-        metrics |= {f"{name}{metric}": value for metric, value in _metrics(rank[scored], k).items()}
-    return metrics
+        for whose, part in groups.items():
+            found = _metrics(rank[part], user[part], k)
+            metrics |= {f"{name}{whose}{metric}": value for metric, value in found.items()}
+    metrics["known_item_events"] = replay.known_item_share()
+    metrics["known_user_events"] = float(known_user.mean()) if len(tests) else 0.0
+    return metrics | replay.shown()
 
 
-def _metrics(rank: F64, k: int) -> dict[str, float]:
-    """Recall and NDCG at k of the positions (events,); 0 where nothing was scored."""
-    gain = np.where(rank < k, 1 / np.log2(rank + 2), 0.0)
-    count = max(len(rank), 1)
-    return {"recall": float(np.count_nonzero(rank < k)) / count, "ndcg": float(gain.sum()) / count}
+def _metrics(rank: F64, user: Index, k: int) -> dict[str, float]:
+    """What the positions (events,) of these users' (events,) events come to at k; 0 where nothing was scored."""
+    found, count = rank < k, max(len(rank), 1)
+    return {
+        "recall": float(np.count_nonzero(found)) / count,
+        "ndcg": float(np.sum(1 / np.log2(rank[found] + 2))) / count,
+        "map": float(np.sum(1 / (rank[found] + 1))) / count,
+        "hit_rate": len(np.unique(user[found])) / max(len(np.unique(user)), 1),
+    }
 
 
 class _Replay:
     """The test events, a round for each user's first, second, third ... event: users do not depend on each other."""
 
     def __init__(
-        self, columns: Columns, before: Index, tests: Index, trained: Trained, policy: Policy, tolerance: float
+        self,
+        columns: Columns,
+        before: Index,
+        tests: Index,
+        trained: Trained,
+        policy: Policy,
+        tolerance: float,
+        k: int,
     ) -> None:
         self._columns, self._tests, self._trained = columns, tests, trained
-        self._policy, self._tolerance = policy, tolerance
+        self._policy, self._tolerance, self._k = policy, tolerance, k
+        self._places = np.zeros(len(trained.matrix.item_ids), np.int64)
         self._users, self._row = np.unique(columns.user[tests], return_inverse=True)
         self._known = _numbers(columns, trained.matrix)
         self._item = self._known[columns.item[tests]]
@@ -120,7 +149,7 @@ class _Replay:
             blocks = -(-len(chosen) * len(self._trained.matrix.item_ids) // _SCORES)
             for part in np.array_split(chosen, max(1, blocks)):
                 had = [seen[at] for at in row[part].tolist()]
-                folded[events[part]] = self._positions(now[row[part]], item[part], had)
+                folded[events[part]] = self._positions(now[row[part]], item[part], had, noted=True)
                 frozen[events[part]] = self._positions(start[row[part]], item[part], had)
             test = self._tests[events]
             fold_batch(
@@ -172,12 +201,37 @@ class _Replay:
         confidence = confidence_now(strength, time, used, policy)
         return vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
 
-    def _positions(self, vectors: F32, item: npt.NDArray[np.int32], had: list[set[int]]) -> F64:
-        """The position of each item (B,) for each vector (B, k) among the items not had; equal scores share theirs."""
+    def known_item_share(self) -> float:
+        """The share of the test events whose item the model knows."""
+        return float((self._item >= 0).mean()) if len(self._item) else 0.0
+
+    def shown(self) -> dict[str, float]:
+        """Coverage, novelty and concentration of the lists of k that `ranks` has looked at."""
+        places, total = self._places, max(int(self._places.sum()), 1)
+        item = self._known[self._columns.item[self._before]]
+        events = np.bincount(item[item >= 0], minlength=len(places))
+        share = np.maximum(events, 1) / max(int(events.sum()), 1)
+        top = np.argsort(-events, kind="stable")[: max(len(places) // 100, 1)]
+        return {
+            "coverage": float(np.count_nonzero(places)) / max(len(places), 1),
+            "novelty": float(np.sum(places * -np.log2(share))) / total,
+            "top_share": float(places[top].sum()) / total,
+        }
+
+    def _positions(self, vectors: F32, item: npt.NDArray[np.int32], had: list[set[int]], *, noted: bool = False) -> F64:
+        """The position of each item (B,) for each vector (B, k) among the items not had; equal scores share theirs.
+
+        ``noted``: count the items of the lists.
+        """
         scores = vectors @ self._trained.space.vectors.T
         target = scores[np.arange(len(item)), item][:, None]
         rows = np.repeat(np.arange(len(item)), [len(items) for items in had])
         scores[rows, np.fromiter((number for items in had for number in items), np.intp, len(rows))] = -np.inf
+        if noted and len(item):
+            many = min(self._k, scores.shape[1])
+            lists = np.argpartition(-scores, many - 1, axis=1)[:, :many]
+            offered = np.isfinite(np.take_along_axis(scores, lists, axis=1))
+            np.add.at(self._places, lists[offered], 1)
         better, equal = (scores > target).sum(axis=1), (scores == target).sum(axis=1)
         return np.asarray(better + (equal - 1) / 2, np.float64)
 

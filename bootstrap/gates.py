@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,36 +12,19 @@ from schemas.records import Gate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from streamer.settings import Settings
+    from streamer.settings import Gates
 
 F32 = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The bounds.
-
-    recall_over_popularity: the least recall@k, as a multiple of the recall of recommending what is popular;
-    max_parity_error: how far a user vector may be from the reference solver's; min_users, min_items: the fewest to
-    train on.
-    """
-
-    recall_over_popularity: float = 1.0
-    max_parity_error: float = 1e-5
-    min_users: int = 1
-    min_items: int = 1
-
-
-def bounds_of(settings: Settings) -> Bounds:
-    """The bounds in `[bootstrap.gates]`, where the settings have that section; else the defaults."""
-    section = getattr(settings.bootstrap, "gates", None)
-    return Bounds() if section is None else Bounds(**section.model_dump())
-
-
 def judge(
-    items: F32, users: F32, metrics: dict[str, float], *, dimension: int, norm_cap: float, bounds: Bounds
+    items: F32, users: F32, metrics: dict[str, float], *, dimension: int, norm_cap: float, bounds: Gates
 ) -> list[Gate]:
-    """Hold a model to the bounds. items: (m, k), users: (n, k); metrics as `evaluate` names them."""
+    """Hold a model to the bounds. items: (m, k), users: (n, k); metrics as `evaluate` names them.
+
+    The recall must be at least that of recommending what is popular on the same events, times a factor. Where too few
+    events were there to foretell any, the gates of what is foretold pass: there is no proof either way.
+    """
     broken = sum(int(np.count_nonzero(~np.isfinite(side).all(axis=1))) for side in (items, users))
     other = sum(side.shape[1] != dimension for side in (items, users))
     largest = max(_largest_norm(items), _largest_norm(users))
@@ -57,9 +39,30 @@ def judge(
         Gate("parity_error", bounds.max_parity_error, parity, parity <= bounds.max_parity_error),
         Gate("users", float(bounds.min_users), float(len(users)), len(users) >= bounds.min_users),
         Gate("items", float(bounds.min_items), float(len(items)), len(items) >= bounds.min_items),
-        # With nothing to score there is no proof either way: 0 against 0 passes.
         Gate("recall", bound, recall, recall >= bound),
+        *_foretold(metrics, bounds),
     ]
+
+
+def _foretold(metrics: dict[str, float], bounds: Gates) -> list[Gate]:
+    """The gates that look at one metric each."""
+    if not metrics.get("scored_events"):
+        return []
+    least = {
+        "min_recall": "recall",
+        "min_ndcg": "ndcg",
+        "min_coverage": "coverage",
+        "min_new_users_recall": "new_users_recall",
+    }
+    gates = [
+        Gate(name, bound, metrics[metric], metrics[metric] >= bound)
+        for name, metric in least.items()
+        if (bound := getattr(bounds, name))
+    ]
+    if bounds.max_top_share < 1:
+        share = metrics["top_share"]
+        gates.append(Gate("max_top_share", bounds.max_top_share, share, share <= bounds.max_top_share))
+    return gates
 
 
 def _largest_norm(vectors: F32) -> float:

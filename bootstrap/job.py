@@ -14,7 +14,7 @@ from bootstrap.artifact import open_manifest
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
 from bootstrap.fit import Recipe, fit, score
-from bootstrap.gates import bounds_of, judge
+from bootstrap.gates import judge
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.served import served
 from schemas.outcomes import Outcome
@@ -127,7 +127,17 @@ def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], by
 def recipe(settings: Settings) -> Recipe:
     """What the settings say of training."""
     bootstrap, policy = settings.bootstrap, settings.policy
-    training = Training(bootstrap.dimension, bootstrap.iterations, bootstrap.seed, policy.ridge, policy.rhs)
+    training = Training(
+        bootstrap.dimension,
+        bootstrap.iterations,
+        bootstrap.seed,
+        policy.ridge,
+        policy.rhs,
+        steps=bootstrap.steps,
+        solver=bootstrap.solver,
+        patience=bootstrap.patience,
+        threads=bootstrap.threads,
+    )
     return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
 
 
@@ -144,7 +154,7 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         metrics,
         dimension=plan.training.dimension,
         norm_cap=settings.policy.norm_cap,
-        bounds=bounds_of(settings),
+        bounds=settings.gates,
     )
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
@@ -174,7 +184,9 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
     return {
         "engine": "native",
         "iterations": training.iterations,
+        "solver": training.solver,
         "steps": training.steps,
+        "patience": training.patience,
         "seed": training.seed,
         "ridge": training.ridge,
         "rhs": training.rhs,

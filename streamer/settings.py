@@ -163,7 +163,25 @@ class Bootstrap(Section):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     train_fraction: Share = 0.8
     recall_k: Annotated[int, Field(ge=1, le=1_000)] = 10
+    solver: Literal["cg", "cholesky"] = "cg"
+    steps: Annotated[int, Field(ge=1, le=100)] = 3
+    patience: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    threads: Annotated[int, Field(ge=0, le=1_024)] = 0
     artifacts: Annotated[str, Field(min_length=1)] = "artifacts"
+
+
+class Gates(Section):
+    """What a model must reach before it is published; see `bootstrap.gates`."""
+
+    recall_over_popularity: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    min_recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    min_ndcg: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    min_coverage: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    max_top_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    min_new_users_recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    max_parity_error: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
+    min_users: Positive = 1
+    min_items: Positive = 1
 
 
 class Settings(Section):
@@ -181,6 +199,7 @@ class Settings(Section):
     log: Log = Log()
     factors: Factors = Factors()
     bootstrap: Bootstrap = Bootstrap()
+    gates: Gates = Gates()
 
     def topic(self, name: str) -> str:
         """The full name of a topic: `topic("interactions")` is `factors.interactions`."""

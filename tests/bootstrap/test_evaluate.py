@@ -59,12 +59,19 @@ def slow_metrics(
             seen.setdefault(int(columns.user[event]), set()).add(at)
             counts[at] += 1
     found: dict[str, list[float]] = {"": [], "frozen_": [], "popularity_": []}
+    known, owners, lists = set(columns.user[before[columns.kind[before] == POSITIVE]].tolist()), [], []
+    events_of = counts.copy()
     for event in after[columns.kind[after] == POSITIVE].tolist():
         user, at = int(columns.user[event]), number.get(columns.item_ids[columns.item[event]], -1)
         history, had = histories.setdefault(user, ([], [], [])), seen.setdefault(user, set())
         if at >= 0 and at not in had:
             vector = _vector(history, trained, policy)
             frozen = trained.solved.vectors[user] if user < len(trained.solved.vectors) else trained.solved.average
+            owners.append(user)
+            ranked = np.argsort(
+                -np.where(np.isin(np.arange(len(counts)), list(had)), -np.inf, trained.space.vectors @ vector)
+            )
+            lists.append([item for item in ranked.tolist() if item not in had][:k])
             for name, scores in {
                 "": trained.space.vectors @ vector,
                 "frozen_": trained.space.vectors @ frozen,
@@ -80,6 +87,18 @@ def slow_metrics(
     for name, positions in found.items():
         metrics[f"{name}recall"] = float(np.mean([at < k for at in positions]))
         metrics[f"{name}ndcg"] = float(np.mean([1 / np.log2(at + 2) if at < k else 0 for at in positions]))
+        metrics[f"{name}map"] = float(np.mean([1 / (at + 1) if at < k else 0 for at in positions]))
+        hit = {user for user, at in zip(owners, positions, strict=True) if at < k}
+        metrics[f"{name}hit_rate"] = len(hit) / len(set(owners))
+        for whose, wanted in (("known", True), ("new", False)):
+            mine = [at < k for user, at in zip(owners, positions, strict=True) if (user in known) == wanted]
+            metrics[f"{name}{whose}_users_recall"] = float(np.mean(mine)) if mine else 0.0
+    shown = [item for one in lists for item in one]
+    share = np.maximum(events_of, 1) / events_of.sum()
+    metrics["coverage"] = len(set(shown)) / len(counts)
+    metrics["novelty"] = float(np.mean([-np.log2(share[item]) for item in shown]))
+    top = np.argsort(-events_of, kind="stable")[: max(len(counts) // 100, 1)]
+    metrics["top_share"] = float(np.mean(np.isin(shown, top)))
     return metrics
 
 

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from bootstrap.gates import Bounds, bounds_of, failures, judge
+from bootstrap.gates import failures, judge
 from schemas.records import Gate
-from streamer.settings import Settings
+from streamer.settings import Gates
 
 GOOD = {"recall": 0.2, "popularity_recall": 0.1, "parity_error": 1e-7}
 
@@ -22,7 +22,7 @@ def gates(**changes: Any) -> list[Gate]:
         "metrics": GOOD,
         "dimension": 2,
         "norm_cap": 10.0,
-        "bounds": Bounds(),
+        "bounds": Gates(),
         **changes,
     }
     return judge(values.pop("items"), values.pop("users"), values.pop("metrics"), **values)
@@ -54,10 +54,10 @@ def test_each_bound_holds() -> None:
     assert failed(dimension=3) == ["vectors_of_other_dimension"]
     assert failed(norm_cap=1.0) == ["largest_norm"]
     assert failed(metrics={**GOOD, "parity_error": 1e-4}) == ["parity_error"]
-    assert failed(bounds=Bounds(min_users=5)) == ["users"]
-    assert failed(bounds=Bounds(min_items=4)) == ["items"]
-    assert failed(bounds=Bounds(recall_over_popularity=2.1)) == ["recall"]
-    assert failures(gates(bounds=Bounds(min_users=5))) == ["users is 4 where 5 is the bound"]
+    assert failed(bounds=Gates(min_users=5)) == ["users"]
+    assert failed(bounds=Gates(min_items=4)) == ["items"]
+    assert failed(bounds=Gates(recall_over_popularity=2.1)) == ["recall"]
+    assert failures(gates(bounds=Gates(min_users=5))) == ["users is 4 where 5 is the bound"]
 
 
 def test_nothing_to_score_is_no_failure() -> None:
@@ -65,6 +65,22 @@ def test_nothing_to_score_is_no_failure() -> None:
     assert failed(metrics={}) == []
 
 
-def test_bounds_come_from_the_settings() -> None:
-    """Without a section of their own the defaults hold."""
-    assert bounds_of(Settings()).recall_over_popularity == Bounds().recall_over_popularity
+FORETOLD = {**GOOD, "scored_events": 9.0, "ndcg": 0.1, "coverage": 0.5, "top_share": 0.3, "new_users_recall": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        ("min_recall", 0.21),
+        ("min_ndcg", 0.11),
+        ("min_coverage", 0.6),
+        ("max_top_share", 0.2),
+        ("min_new_users_recall", 0.06),
+    ],
+)
+def test_each_metric_has_a_bound(name: str, bound: float) -> None:
+    """Off by default; on, it fails alone; and where nothing was foretold it proves nothing."""
+    assert failed(metrics=FORETOLD) == []
+    bounds = Gates.model_validate({name: bound})
+    assert failed(metrics=FORETOLD, bounds=bounds) == [name]
+    assert failed(metrics=GOOD, bounds=bounds) == []
