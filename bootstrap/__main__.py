@@ -40,6 +40,16 @@ class Engine(StrEnum):
     NATIVE = "native"
 
 
+class Wanted(StrEnum):
+    """What a search raises."""
+
+    NDCG = "ndcg"
+    RECALL = "recall"
+    MAP = "map"
+
+
+_JOURNAL = Path("artifacts/search.journal")
+
 Events = Annotated[
     str | None, typer.Option("--events", help="NDJSON file, or - for stdin; without it the interactions topic.")
 ]
@@ -101,6 +111,47 @@ def evaluate(
         _print_json({"metrics": metrics, "outcomes": _outcomes(log)})
     else:
         _print_metrics(metrics)
+
+
+@app.command()
+def search(
+    events: Events = None,
+    items: Items = None,
+    config: Config = None,
+    as_json: Json = False,
+    trials: Annotated[
+        int, typer.Option(min=1, help="End when so many were tried, those of the journal included.")
+    ] = 50,
+    journal: Annotated[Path, typer.Option(help="What was tried; a search with the same file goes on.")] = _JOURNAL,
+    metric: Annotated[Wanted, typer.Option(help="What to raise.")] = Wanted.NDCG,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is proposed.")] = 0,
+    write: Annotated[Path | None, typer.Option(help="Put the best into this configuration file.")] = None,
+) -> None:
+    """Search for hyper-parameters on a temporal split of the events given; writes no model."""
+    from bootstrap import search as searching
+    from bootstrap.columns import columns_of
+    from bootstrap.job import read, recipe
+    from bootstrap.progress import shown
+    from streamer.events.hashes import ITEM_KEY_BYTES
+
+    settings = _settings(config)
+    log = read(settings, _source(events, items, None), _now_ms())
+    columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
+    study = searching.search(
+        columns, recipe(settings), trials=trials, journal=journal, seed=seed, metric=metric.value, show=shown
+    )
+    found = searching.settings_found(study.best_params)
+    if write is not None:
+        searching.write_settings(write, found)
+    if as_json:
+        _print_json({"best": found, metric.value: study.best_value, "trials": len(study.trials)})
+        return
+    print(f"best {metric.value} of {len(study.trials)} trials: {study.best_value:.4f}")
+    for section, values in found.items():
+        print(
+            "\n".join([f"[{section}]", *(f"{name} = {orjson.dumps(value).decode()}" for name, value in values.items())])
+        )
+    print(f"written to {write}" if write else "write them into a file with --write FILE", file=sys.stderr)
 
 
 @app.command()

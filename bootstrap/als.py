@@ -14,7 +14,7 @@ for nothing. A step can only lower f, so the loss below never rises while both h
 with decay they do not (a user's ages count from the user's newest event, an item's from the training cut), and each
 half-step then lowers its own loss::
 
-    L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + λ(|X|^2 + |V|^2)
+    L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + λ|X|^2 + λ_items |V|^2
 
 solver "cholesky" solves each row exactly. `bootstrap.kernel` takes the same steps compiled, where numba is installed.
 Only the item vectors leave this file; the published user vectors come from the stream's own solver (`users.py`).
@@ -52,9 +52,10 @@ _START = 0.01
 class Training:
     """How to fit.
 
-    dimension: k; iterations: how often to alternate at most; seed: of the start; ridge: λ; rhs: q; solver, and steps of
-    conjugate gradients a half-step; patience: stop when the loss has fallen by less than this share of itself in a
-    round (0: never); threads: 0 for as many as there are processors, which changes no bit of the result.
+    dimension: k; iterations: how often to alternate at most; seed: of the start; ridge: λ of the users; rhs: q;
+    ridge_items: λ of the items, 0 for the users'; solver, and steps of conjugate gradients a half-step; patience: stop
+    when the loss has fallen by less than this share of itself in a round (0: never); threads: 0 for as many as there
+    are processors, which changes no bit of the result.
     """
 
     dimension: int
@@ -66,12 +67,18 @@ class Training:
     solver: Literal["cg", "cholesky"] = "cg"
     patience: float = 0.0
     threads: int = 0
+    ridge_items: float = 0.0
+
+    @property
+    def ridges(self) -> tuple[float, float]:
+        """λ of the users and of the items."""
+        return self.ridge, self.ridge_items or self.ridge
 
     def __post_init__(self) -> None:
         if min(self.dimension, self.iterations, self.steps) < 1 or not self.ridge > 0:
             raise ValueError(f"dimension, iterations and steps must be at least 1, the ridge above 0: {self}")
-        if not (0 <= self.patience < 1 and self.threads >= 0):
-            raise ValueError(f"patience must be from 0 to below 1, threads 0 or more: {self}")
+        if not (0 <= self.patience < 1 and self.threads >= 0 and self.ridge_items >= 0):
+            raise ValueError(f"patience must be from 0 to below 1, threads and ridge_items 0 or more: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ def fit_items(
     before = np.inf
     for number in range(1, training.iterations + 1):
         half_step(by_user, v, x, training)
-        loss = half_step(by_item, x, v, training)
+        loss = half_step(by_item, x, v, training, items=True)
         on_iteration(Iteration(number, training.iterations, loss))
         if before - loss < training.patience * abs(loss):
             break
@@ -122,21 +129,23 @@ def fit_items(
     return v
 
 
-def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training) -> float:
+def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training, *, items: bool = False) -> float:
     """Lower the loss over every row of ``moving`` (n, k), in place, against ``fixed`` (m, k); returns the loss.
 
-    ``confidence`` is (n, m). In place, because both matrices of a large catalogue are most of the memory.
+    ``confidence`` is (n, m); ``items``: the rows that move are the items. In place, because both matrices of a large
+    catalogue are most of the memory.
     """
+    ridge, other = reversed(training.ridges) if items else training.ridges
     gram = fixed.astype(np.float64).T @ fixed.astype(np.float64)
     values, axes = np.linalg.eigh(gram)
     side = _Side(
         confidence.astype(np.float64, copy=False),
         np.ascontiguousarray(fixed @ axes.astype(np.float32)),
-        np.maximum(values + training.ridge, training.ridge).astype(np.float32),
+        np.maximum(values + ridge, ridge).astype(np.float32),
         axes.astype(np.float32),
         training,
     )
-    loss = training.ridge * float(np.einsum("ij,ij->", fixed, fixed, dtype=np.float64))
+    loss = other * float(np.einsum("ij,ij->", fixed, fixed, dtype=np.float64))
     with ThreadPoolExecutor(training.threads or os.cpu_count() or 1, "als") as pool:
         # Added up in their order, whoever came first.
         for share in pool.map(lambda rows: side.lower(rows, moving), _runs(confidence.indptr)):

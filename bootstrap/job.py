@@ -137,6 +137,7 @@ def recipe(settings: Settings) -> Recipe:
         solver=bootstrap.solver,
         patience=bootstrap.patience,
         threads=bootstrap.threads,
+        ridge_items=bootstrap.ridge_items,
     )
     return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
 
@@ -189,6 +190,7 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
         "patience": training.patience,
         "seed": training.seed,
         "ridge": training.ridge,
+        "ridge_items": training.ridge_items,
         "rhs": training.rhs,
         "train_fraction": plan.train_fraction,
         "solver_tolerance": plan.tolerance,

@@ -165,6 +165,7 @@ class Bootstrap(Section):
     recall_k: Annotated[int, Field(ge=1, le=1_000)] = 10
     solver: Literal["cg", "cholesky"] = "cg"
     steps: Annotated[int, Field(ge=1, le=100)] = 3
+    ridge_items: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     patience: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     threads: Annotated[int, Field(ge=0, le=1_024)] = 0
     artifacts: Annotated[str, Field(min_length=1)] = "artifacts"

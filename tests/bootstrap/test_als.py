@@ -92,6 +92,22 @@ def test_loss_never_rises(
     assert all(after <= before + 1e-4 * abs(before) + 1e-4 for before, after in pairwise(values))
 
 
+def test_items_have_a_ridge_of_their_own() -> None:
+    """Each side's rows are solved with their own, and the loss counts both."""
+    matrix = confidences(3, 40, 30)
+    v = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
+    x = np.zeros((40, 5), np.float32)
+    plan = training(steps=12, ridge_items=7.0)
+    half_step(matrix, v, x, plan)
+    np.testing.assert_allclose(x, dense_rows(matrix, v.astype(np.float64), 2.0, "c"), atol=2e-5)
+    other = csr_array(matrix.T.tocsr())
+    loss = half_step(other, x, v, plan, items=True)
+    np.testing.assert_allclose(v, dense_rows(other, x.astype(np.float64), 7.0, "c"), atol=2e-5)
+    wide, tall = x.astype(float), v.astype(float)
+    expected = dense_loss(matrix, wide, tall, 0.0, "c") + 2 * (wide**2).sum() + 7 * (tall**2).sum()
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_reported_loss_is_the_loss() -> None:
     """What the progress bar shows is the sum over every pair, not a sample of it."""
     matrix = confidences(5, 30, 20)
