@@ -62,6 +62,9 @@ Parent = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file; FACTORS_* variables go over it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Warm = Annotated[
+    bool, typer.Option("--warm-start", help="Begin with the item vectors of --parent, or else of the active model.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What trains the factors.")]
 NoActivate = Annotated[
@@ -75,6 +78,7 @@ def fit(
     events: Events = None,
     items: Items = None,
     parent: Parent = None,
+    warm_start: Warm = False,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -82,7 +86,8 @@ def fit(
 ) -> None:
     """Train on events and write the artifact folder."""
     settings = _settings(config)
-    manifest, _, log = _train(settings, _source(events, items, parent), write=not dry_run, ask_topics=events is None)
+    source = _source(events, items, parent, warm_start=warm_start)
+    manifest, _, log = _train(settings, source, write=not dry_run, ask_topics=events is None)
     _print_generation(manifest, log, as_json=as_json)
     _hold_to_gates(manifest)
 
@@ -175,6 +180,7 @@ def run(
     events: Events = None,
     items: Items = None,
     parent: Parent = None,
+    warm_start: Warm = False,
     no_activate: NoActivate = False,
     config: Config = None,
     as_json: Json = False,
@@ -184,7 +190,8 @@ def run(
     """Read, train, evaluate, write the artifact and publish it."""
     settings = _settings(config)
     _expect_free_place(settings, activate=not no_activate)
-    manifest, model, log = _train(settings, _source(events, items, parent), write=not dry_run, ask_topics=True)
+    source = _source(events, items, parent, warm_start=warm_start)
+    manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
     if not as_json:
         _print_generation(manifest, log, as_json=False)
     _hold_to_gates(manifest)
@@ -200,10 +207,10 @@ def _settings(config: Path | None) -> Settings:
     return load_settings(config)
 
 
-def _source(events: str | None, items: str | None, parent: str | None) -> Source:
+def _source(events: str | None, items: str | None, parent: str | None, *, warm_start: bool = False) -> Source:
     from bootstrap.job import Source
 
-    return Source(events, items, parent)
+    return Source(events, items, parent, warm_start)
 
 
 def _now_ms() -> int:

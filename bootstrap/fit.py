@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from bootstrap.als import Training, fit_items
 from bootstrap.evaluate import LIMIT, Trained, evaluate, split
@@ -19,10 +20,15 @@ from bootstrap.users import solve_users, space_of
 from streamer.errors import CheckFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bootstrap.als import Iteration
     from bootstrap.columns import Columns
     from bootstrap.progress import Show
     from schemas.records import Policy
+
+
+F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +42,9 @@ class Recipe:
     train_fraction: float
 
 
-def fit(columns: Columns, recipe: Recipe, show: Show) -> tuple[Model, float]:
-    """The model of all events, and the parity error of its user vectors."""
-    trained = _train(columns, recipe, show, "fitting")
+def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None = None) -> tuple[Model, float]:
+    """The model of all events, and the parity error of its user vectors; ``start``: item vectors (k,) to begin from."""
+    trained = _train(columns, recipe, show, "fitting", start)
     matrix, solved = trained.matrix, trained.solved
     items = trained.space.vectors.copy()
     model = Model(
@@ -75,7 +81,7 @@ def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
         )
 
 
-def _train(columns: Columns, recipe: Recipe, show: Show, what: str) -> Trained:
+def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None = None) -> Trained:
     users = fold(columns, recipe.policy)
     matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
     with show(what, recipe.training.iterations) as say:
@@ -83,8 +89,18 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str) -> Trained:
         def tell(iteration: Iteration) -> None:
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
-        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell)
+        began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
+        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     space = space_of(matrix, items, recipe.policy)
     return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
+
+
+def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:
+    """Where each item begins; not a number for those that the start does not know."""
+    began = np.full((len(item_ids), dimension), np.nan, np.float32)
+    for row, item_id in enumerate(item_ids):
+        if item_id in start:
+            began[row] = start[item_id]
+    return began

@@ -8,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from bootstrap.als import Training
-from bootstrap.artifact import open_manifest
+from bootstrap.artifact import open_artifact, open_manifest
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
 from bootstrap.fit import Recipe, fit, score
@@ -24,7 +26,7 @@ from streamer.events.hashes import ITEM_KEY_BYTES
 from streamer.events.read import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bootstrap.model import Model
     from bootstrap.progress import Show
@@ -40,6 +42,7 @@ class Source:
     events: str | None
     items: str | None = None
     parent: str | None = None
+    warm_start: bool = False
 
     @property
     def name(self) -> str:
@@ -49,10 +52,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What a generation takes from the one before it."""
+    """What a generation takes from the one before it; ``start``: its item vectors, where training begins with them."""
 
     item_key: bytes
     parent_version: str | None
+    start: Mapping[str, npt.NDArray[np.float32]] | None = None
 
 
 def read(settings: Settings, source: Source, now_ms: int) -> Log:
@@ -115,13 +119,34 @@ def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], by
         DataError: the parent's artifact is damaged.
         BrokerError: the topics cannot be read.
     """
+    active = served(settings).manifest if ask_topics and source.parent is None else None
+    url = source.parent or (active.artifact.uri if active is not None else None)
+    if source.warm_start:
+        return _warm(settings, url)
     if source.parent is not None:
         parent = open_manifest(source.parent)
         return Lineage(bytes.fromhex(parent.item_key), parent.model_version)
-    active = served(settings).manifest if ask_topics else None
     if active is not None:
         return Lineage(bytes.fromhex(active.item_key), active.model_version)
     return Lineage(random_bytes(ITEM_KEY_BYTES), None)
+
+
+def _warm(settings: Settings, url: str | None) -> Lineage:
+    """The lineage with the parent's item vectors.
+
+    Raises:
+        DataError: there is no parent, its artifact cannot be read, or its vectors have another dimension.
+    """
+    if url is None:
+        raise DataError("nothing to start warm from: no model is active; name an artifact with --parent.")
+    manifest, model = open_artifact(url)
+    if manifest.dimension != settings.bootstrap.dimension:
+        raise DataError(
+            f"{manifest.model_version} has dimension {manifest.dimension}, and bootstrap.dimension is "
+            f"{settings.bootstrap.dimension}: a warm start needs the same, leave it out to change the dimension."
+        )
+    start = dict(zip(model.item_ids, model.items, strict=True))
+    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, start)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -147,7 +172,8 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
     columns, collisions = columns_of(log, settings.policy, heritage.item_key)
     plan = recipe(settings)
     metrics = score(columns, plan, show)
-    model, parity_error = fit(columns, plan, show)
+    # Not in what was measured above: the parent has seen the events that were foretold.
+    model, parity_error = fit(columns, plan, show, heritage.start)
     metrics["parity_error"] = parity_error
     gates = judge(
         model.items,

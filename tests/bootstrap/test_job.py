@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bootstrap import artifact
@@ -79,3 +80,26 @@ def test_the_item_key_is_inherited(made: Made, tmp_path: Path) -> None:
     assert lineage(settings, source, lambda size: b"\1" * size, ask_topics=False) == Lineage(KEY, parent.model_version)
     fresh = lineage(settings, dataclasses.replace(source, parent=None), lambda size: b"\1" * size, ask_topics=False)
     assert fresh == Lineage(b"\1" * 16, None)
+
+
+def test_a_warm_start_begins_where_the_parent_ended(made: Made, tmp_path: Path) -> None:
+    """Its first round is better than a cold one's; metrics are of a cold fit, since the parent has seen the test."""
+    parent = artifact.write(str(tmp_path), made.manifest, made.model)
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__ITERATIONS="1")
+    source = Source(str(made.events), parent=parent.artifact.uri, warm_start=True)
+    heritage = lineage(settings, source, lambda size: b"", ask_topics=False)
+    assert (heritage.item_key, heritage.parent_version) == (KEY, parent.model_version)
+    log = read(settings, source, NOW_MS)
+    cold_manifest, cold = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    warm_manifest, warm = make(settings, log, heritage, now_ms=NOW_MS, show=quiet)
+    assert warm.item_ids == made.model.item_ids
+
+    def away(items: npt.NDArray[np.float32]) -> float:
+        return float(np.linalg.norm(items - made.model.items) / np.linalg.norm(made.model.items))
+
+    assert away(warm.items) < 0.5 * away(cold.items)
+    assert warm_manifest.metrics["ndcg"] == cold_manifest.metrics["ndcg"]
+    with pytest.raises(DataError, match=r"dimension 8, and bootstrap\.dimension is 9"):
+        lineage(settings_of(tmp_path, FACTORS_BOOTSTRAP__DIMENSION="9"), source, lambda size: b"", ask_topics=False)
+    with pytest.raises(DataError, match="nothing to start warm from"):
+        lineage(settings, dataclasses.replace(source, parent=None), lambda size: b"", ask_topics=False)
