@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from schemas.layouts import MARKER_KEY, encode_marker
@@ -137,6 +137,7 @@ class Partition:
         self._producer: PartitionProducer | None = None
         self._store: Store | None = None
         self._task: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[None] | None = None
 
     @property
     def position(self) -> int:
@@ -196,10 +197,7 @@ class Partition:
                 # Nothing can bring these back. Saying so loudly and going on keeps the rest fresh.
                 log.error("records_deleted_before_processing", tp=str(self.tp), first=self.expected, until=first)
                 self.expected = first
-            try:
-                await self._check_end(self.expected)
-            except ChangelogMismatch as problem:
-                await self._fail(problem)
+            await self._check_or_fail(self.expected)
         self.delivered = self.expected
         await self._source.seek(self.tp, self.expected)
 
@@ -245,6 +243,8 @@ class Partition:
     async def _shut(self) -> None:
         self.ready = False
         self._drop_pending()
+        if self._check is not None:
+            self._check.cancel()
         producer, self._producer = self._producer, None
         store, self._store = self._store, None
         if producer is not None:
@@ -353,13 +353,13 @@ class Partition:
         say(self.role.name, number, "restoring")
         self._store, source_next = await self._restore()
         self._next = await self._first_offset(committed, source_next)
-        await self._check_end(self._next)
         self.expected = self.delivered = self._next
         self._drop_pending()
         await self._source.seek(self.tp, self._next)
         self.ready = True
         say(self.role.name, number, "ready")
         log.info("partition_ready", tp=str(self.tp), offset=self._next)
+        self._check = asyncio.create_task(self._check_or_fail(self._next), name=f"check-{self.tp.partition}")
 
     async def _first_offset(self, committed: int | None, source_next: int | None) -> int:
         """Where to start: committed offset and changelog marker must agree, they moved in the same transactions."""
@@ -379,7 +379,10 @@ class Partition:
         return max(self.role.first_offsets.get(self.tp.partition, 0), await self._source.beginning(self.tp))
 
     async def _check_end(self, offset: int) -> None:
-        """What is accounted for must still be there; else the worker would wait for ever for what comes after it."""
+        """What is accounted for must still be there; else the worker would wait for ever for what comes after it.
+
+        Nobody waits for it at an opening: the answer queues behind a fetch that waits for records.
+        """
         end = await self._source.ending(self.tp)
         if offset > end:
             raise ChangelogMismatch(
@@ -387,6 +390,14 @@ class Partition:
                 "was the topic deleted and made anew, or did the broker lose data? For a topic made anew use another "
                 "engine.app_id and prefix, or delete the group and all topics of the prefix, and bootstrap"
             )
+
+    async def _check_or_fail(self, offset: int) -> None:
+        try:
+            await self._check_end(offset)
+        except ChangelogMismatch as problem:
+            await self._fail(problem)
+        except (*_UNREACHABLE, KafkaError) as problem:
+            log.debug("end_not_checked", tp=str(self.tp), problem=repr(problem))
 
     async def _restore(self) -> tuple[Store, int | None]:
         """The store, caught up with its changelog; a damaged one, or one of another changelog, is built anew."""
