@@ -69,7 +69,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What trains the factors.")]
 NoActivate = Annotated[
     bool,
-    typer.Option("--no-activate", help="Announce the generation beside the active one, in a topic of its own."),
+    typer.Option("--no-activate", help="Announce the generation, and let the active one be served."),
 ]
 
 
@@ -189,7 +189,7 @@ def run(
 ) -> None:
     """Read, train, evaluate, write the artifact and publish it."""
     settings = _settings(config)
-    _expect_free_place(settings, activate=not no_activate)
+    _expect_topics(settings)
     source = _source(events, items, parent, warm_start=warm_start)
     manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
     if not as_json:
@@ -217,11 +217,11 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _expect_free_place(settings: Settings, *, activate: bool) -> None:
-    """Ask the topics before the training, not after it."""
-    from bootstrap.served import expect_place
+def _expect_topics(settings: Settings) -> None:
+    """Ask for the topics before the training, not after it."""
+    from bootstrap.served import expect_topics
 
-    expect_place(settings, activate=activate)
+    expect_topics(settings)
 
 
 def _train(settings: Settings, source: Source, *, write: bool, ask_topics: bool) -> tuple[Manifest, Model, Log]:
@@ -254,12 +254,12 @@ def _publish(
 
     version = manifest.model_version
     if dry_run:
-        check(settings, manifest, activate=activate)
+        check(settings, manifest)
         if as_json:
             _print_json({"model_version": version, "activated": False, "records": {}, "metrics": manifest.metrics})
         print(f"{version} could be published; nothing was written.", file=sys.stderr)
         return
-    total = len(model.item_ids) + (2 * len(model.users.ids) + 1 if activate else 0) + 1
+    total = 2 * len(model.item_ids) + 2 * len(model.users.ids)
     with shown("publishing", total) as say:
         done = publishing.publish(
             settings, manifest, model, activate=activate, now_ms=_now_ms(), on_records=lambda sent: say(sent, "")

@@ -22,6 +22,7 @@ from streamer.errors import CheckFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bootstrap.align import Turn
     from bootstrap.als import Iteration
     from bootstrap.columns import Columns
     from bootstrap.progress import Show
@@ -42,9 +43,18 @@ class Recipe:
     train_fraction: float
 
 
-def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None = None) -> tuple[Model, float]:
-    """The model of all events, and the parity error of its user vectors; ``start``: item vectors (k,) to begin from."""
-    trained = _train(columns, recipe, show, "fitting", start)
+def fit(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    start: Mapping[str, F32] | None = None,
+    turn: Turn | None = None,
+) -> tuple[Model, float]:
+    """The model of all events, and the parity error of its user vectors.
+
+    ``start``: item vectors (k,) to begin from; ``turn``: brings the item vectors into the space of the one before.
+    """
+    trained = _train(columns, recipe, show, "fitting", start, turn)
     matrix, solved = trained.matrix, trained.solved
     items = trained.space.vectors.copy()
     model = Model(
@@ -81,7 +91,14 @@ def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
         )
 
 
-def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None = None) -> Trained:
+def _train(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    what: str,
+    start: Mapping[str, F32] | None = None,
+    turn: Turn | None = None,
+) -> Trained:
     users = fold(columns, recipe.policy)
     matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
     with show(what, recipe.training.iterations) as say:
@@ -93,6 +110,8 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mappi
         items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
+    if turn is not None:
+        items = turn(matrix.item_ids, items)
     space = space_of(matrix, items, recipe.policy)
     return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
 

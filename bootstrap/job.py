@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap.align import Turn
 from bootstrap.als import Training
 from bootstrap.artifact import open_artifact, open_manifest
 from bootstrap.broker import read_to_end
@@ -52,11 +53,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What a generation takes from the one before it; ``start``: its item vectors, where training begins with them."""
+    """What a generation takes from the one before it.
+
+    items: the parent's item vectors (k,) by id, None where its artifact can't be read; the new space is turned towards
+    them. warm: does training begin with them?
+    """
 
     item_key: bytes
     parent_version: str | None
-    start: Mapping[str, npt.NDArray[np.float32]] | None = None
+    items: Mapping[str, npt.NDArray[np.float32]] | None = None
+    warm: bool = False
 
 
 def read(settings: Settings, source: Source, now_ms: int) -> Log:
@@ -125,14 +131,23 @@ def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], by
         return _warm(settings, url)
     if source.parent is not None:
         parent = open_manifest(source.parent)
-        return Lineage(bytes.fromhex(parent.item_key), parent.model_version)
+        return Lineage(bytes.fromhex(parent.item_key), parent.model_version, _items_of(source.parent))
     if active is not None:
-        return Lineage(bytes.fromhex(active.item_key), active.model_version)
+        return Lineage(bytes.fromhex(active.item_key), active.model_version, _items_of(active.artifact.uri))
     return Lineage(random_bytes(ITEM_KEY_BYTES), None)
 
 
+def _items_of(url: str) -> dict[str, npt.NDArray[np.float32]] | None:
+    """The item vectors in an artifact; None where they can't be read: a space that is not turned serves as well."""
+    try:
+        _, model = open_artifact(url)
+    except DataError:
+        return None
+    return dict(zip(model.item_ids, model.items, strict=True))
+
+
 def _warm(settings: Settings, url: str | None) -> Lineage:
-    """The lineage with the parent's item vectors.
+    """The lineage of a warm start.
 
     Raises:
         DataError: there is no parent, its artifact cannot be read, or its vectors have another dimension.
@@ -145,8 +160,8 @@ def _warm(settings: Settings, url: str | None) -> Lineage:
             f"{manifest.model_version} has dimension {manifest.dimension}, and bootstrap.dimension is "
             f"{settings.bootstrap.dimension}: a warm start needs the same, leave it out to change the dimension."
         )
-    start = dict(zip(model.item_ids, model.items, strict=True))
-    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, start)
+    items = dict(zip(model.item_ids, model.items, strict=True))
+    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, warm=True)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -173,7 +188,8 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
     plan = recipe(settings)
     metrics = score(columns, plan, show)
     # Not in what was measured above: the parent has seen the events that were foretold.
-    model, parity_error = fit(columns, plan, show, heritage.start)
+    turn = Turn(heritage.parent_version, heritage.items) if heritage.parent_version and heritage.items else None
+    model, parity_error = fit(columns, plan, show, heritage.items if heritage.warm else None, turn)
     metrics["parity_error"] = parity_error
     gates = judge(
         model.items,
@@ -201,6 +217,7 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         gates=gates,
         artifact=Artifact("", {}),
         parent_version=heritage.parent_version,
+        alignment=turn.done if turn is not None else None,
         code_version=code_version(),
     )
     return manifest, model

@@ -73,6 +73,7 @@ HEAD = np.dtype(
     ]
 )
 HEAD_BYTES = HEAD.itemsize
+_GENERATION_AT = 16
 
 Bytes = bytes | memoryview
 
@@ -172,6 +173,16 @@ class UserRows:
 
     def __len__(self) -> int:
         return len(self.head)
+
+
+def generation_of(row: bytes) -> int:
+    """The generation of a user row or an item row, which both have in the same place."""
+    return int.from_bytes(row[_GENERATION_AT : _GENERATION_AT + 8], "little")
+
+
+def dimension_of(row: bytes) -> int:
+    """The dimension of a row's vector."""
+    return int.from_bytes(row[2:4], "little")
 
 
 def empty_user_rows(count: int, shape: RowShape) -> UserRows:

@@ -155,6 +155,17 @@ class Artifact(Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, Sha256]
 
 
+class Alignment(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a generation's space was turned towards its parent's (orthogonal Procrustes).
+
+    residual: |V R - W| / |W| over the ``items`` that both have, V this generation's vectors and W the parent's.
+    """
+
+    parent_version: Id
+    items: Count
+    residual: NotNegative
+
+
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one model generation is and where it came from, `factors.models`, keyed by model version."""
 
@@ -178,6 +189,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parent_version: Id | None = None
     code_version: str
     item_partitions: Annotated[int, Meta(ge=1)] | None = None
+    items_sha256: Sha256 | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         """Refuse vectors of another dimension than the manifest's.
@@ -194,13 +207,17 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Control(Struct, frozen=True, forbid_unknown_fields=True):
     """One standing command, `factors.control`; the key ``active`` holds the generation that is served.
 
-    ``item_topic`` is the full name of the topic that holds this generation's item vectors.
+    ``item_topic`` is the full name of the topic that holds this generation's item vectors as they were trained.
+    ``generation`` is what rows and signals of this activation are stamped with, in hexadecimal, another one each time
+    that a model is activated; None for the model that was published straight into the topics, which is stamped with
+    its own name. Under the key ``activation:<generation>`` each activation stays on record.
     """
 
     command: Literal["activate"]
     model_version: Id
     at: Millis
     item_topic: Annotated[str, Meta(min_length=1, max_length=249)]
+    generation: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
 
 
 def policy_mistakes(values: dict[str, Any]) -> list[str]:

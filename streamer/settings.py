@@ -111,6 +111,7 @@ class Engine(Section):
     max_batch_events: Positive = 2_048
     max_pending_events: Positive = 8_192
     concurrent_batches: Positive = 3
+    renew_per_second: Positive = 5_000
     solver: Literal["cg", "cholesky"] = "cg"
     tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 1e-6
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from schemas.records import Control, Manifest
+from schemas.records import Manifest
 from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
 from streamer.errors import CheckFailed
 from streamer.settings import Settings
@@ -62,14 +62,14 @@ def activate(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a published generation the one that is served; workers take it up at their next start."""
+    """Make a published generation the one that is served: running workers load it and cut over."""
     settings = settings_of(config)
     _activate(settings, lambda known: model_version, as_json=as_json)
 
 
 @app.command()
 def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Activate the parent of the active generation; workers take it up at their next start."""
+    """Activate the parent of the active generation, from its trained vectors and the kept histories."""
     settings = settings_of(config)
 
     def parent(known: "Generations") -> str:
@@ -83,7 +83,8 @@ def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> Non
 
 def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_json: bool) -> None:
     from streamer.commands.cluster import consuming, producing
-    from streamer.commands.generation import ACTIVE_KEY, generations
+    from streamer.commands.generation import generations
+    from streamer.events.activation import activation
 
     with consuming(settings) as consumer:
         known = generations(consumer, settings)
@@ -95,14 +96,15 @@ def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_
         if known.active is not None and known.active.model_version == version:
             raise CheckFailed(f"{version} is active already.")
         item_topic = _item_topic(consumer, settings, manifest)
-    command = Control("activate", version, time.time_ns() // 1_000_000, item_topic)
+    at = time.time_ns() // 1_000_000
     with producing(settings) as producer:
-        producer.send(settings.topic("control"), ACTIVE_KEY, msgspec.json.encode(command))
+        for key, command in activation(version, at, item_topic, settings.topic("item-factors")):
+            producer.send(settings.topic("control"), key, msgspec.json.encode(command))
     before = known.active.model_version if known.active else None
     if as_json:
         dump({"active": version, "before": before, "item_topic": item_topic})
     else:
-        say(f"{version} is active, {before or 'nothing'} was. Running workers take it up when they are restarted.")
+        say(f"{version} is active, {before or 'nothing'} was. Running workers load it and cut over; /info says when.")
 
 
 def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifest) -> str:

@@ -4,6 +4,9 @@
 
 A signal carries the user's refreshed vector and the event's confidence. An item outside the generation is recorded
 with a bounded reservoir of its users' vectors, from which it can be folded in; until then it is not published.
+
+When a partition cuts over to another generation each of its items is renewed: the vector as the new model trained it,
+under a newer version; items that the new model does not know are withdrawn by a tombstone.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from schemas.layouts import (
     ItemRow,
     decode_item_row,
     decode_signals,
+    dimension_of,
     encode_item_row,
+    generation_of,
     reservoir_dtype,
     signal_dtype,
 )
@@ -28,6 +33,7 @@ from streamer.events.hashes import generation_id
 from streamer.factors.guard import guard
 from streamer.factors.sgd import apply_signals
 from streamer.steps.effects import Effects
+from streamer.steps.horizon import Horizon
 from streamer.steps.items import Items
 from streamer.steps.records import Publisher
 
@@ -44,13 +50,18 @@ class ItemTopics:
 
 @dataclass(slots=True)
 class ItemBatch:
-    """Signals of one batch: (S,) `signal_dtype`, the row each is for, and the source offset of each."""
+    """Signals of one batch: (S,) `signal_dtype`, the row each is for, and the source offset of each.
+
+    others: the generations of signals that were left out; ahead: is one of them still to come?
+    """
 
     partition: int
     keys: list[bytes]
     signals: npt.NDArray[Any]
     row_of: npt.NDArray[np.intp]
     offsets: npt.NDArray[np.int64]
+    ahead: bool = False
+    others: frozenset[int] = frozenset()
     effects: Effects = field(default_factory=Effects)
 
 
@@ -65,10 +76,15 @@ class ItemStep:
         *,
         encoding: Literal["json", "f32le"],
         source: str,
+        generation: int | None = None,
+        founding: bool = True,
+        horizon: Horizon | None = None,
     ) -> None:
+        """``generation``: by default the model's own; ``horizon``: whose other signals are dropped, None for all."""
+        self.founding, self._horizon = founding, horizon
         self._policy, self._items, self._topics = manifest.policy, items, topics
         self._dimension = manifest.dimension
-        self._generation = generation_id(manifest.model_version)
+        self._generation = generation_id(manifest.model_version) if generation is None else generation
         self._publisher = Publisher(
             "item", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
         )
@@ -84,7 +100,52 @@ class ItemStep:
         offsets = np.array([good[at].offset for at in mine.tolist()], np.int64)
         batch = ItemBatch(partition, list(keys), signals[mine], np.array(row_of, np.intp), offsets)
         batch.effects.facts["signals_foreign"] = float(len(records) - len(mine))
+        if self._horizon is not None and len(mine) < len(signals):
+            batch.others = frozenset(np.unique(signals["generation"]).tolist()) - {self._generation}
+            batch.ahead = self._horizon.beyond(batch.others)
         return batch
+
+    def give_up(self, batch: ItemBatch) -> None:
+        """Its other generations have been waited for long enough."""
+        if self._horizon is not None:
+            self._horizon.give_up(batch.others)
+
+    # --- renew: items of another generation ---------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """`generation_id` of what is served."""
+        return self._generation
+
+    def stale(self, key: bytes, row: bytes | None) -> bool:
+        """Is it a row of another generation, or an item of this or another one that has no row yet?"""
+        if row is not None:
+            return generation_of(row) != self._generation
+        item_id = key.decode()
+        return self._items.space.index_of(item_id) >= 0 or item_id in self._items.others
+
+    def unwritten(self, partition: int) -> list[bytes]:
+        """Every item of the partition that this generation or another one has published."""
+        ids = {*self._items.space.ids, *self._items.others}
+        return [item_id.encode() for item_id in sorted(ids) if self._items.of(item_id)[2] == partition]
+
+    def renew(self, keys: Sequence[bytes], rows: Sequence[bytes | None], partition: int) -> Effects:
+        """Publish items as this generation trained them, and withdraw those that it does not know."""
+        effects = Effects()
+        items = [self._row(key, row) for key, row in zip(keys, rows, strict=True)]
+        known = [(key, item) for key, item in zip(keys, items, strict=True) if item.known]
+        for _, item in known:
+            item.version += 1
+        effects.rows = [(key, encode_item_row(item)) for key, item in zip(keys, items, strict=True)]
+        target = (self._topics.item_factors, partition)
+        effects.sends[target] = [
+            (key, None, None, []) for key, item in zip(keys, items, strict=True) if not item.known and item.version
+        ]
+        if known:
+            vectors = np.stack([item.vector for _, item in known])
+            self._publish([key for key, _ in known], [item for _, item in known], vectors, partition, effects)
+            effects.norms = np.linalg.norm(vectors, axis=1)
+        return effects
 
     def reuse(self, effects: Effects) -> None:
         """Nothing to take back."""
@@ -104,17 +165,26 @@ class ItemStep:
         return effects
 
     def _row(self, key: bytes, row: bytes | None) -> ItemRow:
-        """The item's row; of an item that no signal has moved, the generation's own vector and version."""
+        """The item's row; of an item that no signal has moved in this generation, what the model says."""
+        old = None
         if row is not None:
-            found = decode_item_row(row, dimension=self._dimension)
-            if found.generation == self._generation:
-                return found
-        space = self._items.space
-        index = space.index_of(key.decode())
+            if generation_of(row) == self._generation:
+                return decode_item_row(row, dimension=self._dimension)
+            old = decode_item_row(row, dimension=dimension_of(row))
+        item_id = key.decode()
+        space, index = self._items.space, self._items.space.index_of(item_id)
         known = index >= 0
         vector = space.vectors[index].copy() if known else np.zeros(self._dimension, np.float32)
-        version = int(space.versions[index]) if known else 0
-        return ItemRow(self._generation, version, 0, 0, 0, vector, known=known)
+        version = max(int(space.versions[index]) if known else 0, self._items.others.get(item_id, 0))
+        if old is None:
+            return ItemRow(self._generation, version, 0, 0, 0, vector, known=known)
+        version = max(version, old.version)
+        # A young item's users were solved in the old space. The new one is aligned to it, so they serve until each of
+        # them is heard of again; in a space of another dimension they say nothing.
+        kept = None if known or dimension_of(row or b"") != self._dimension else old.reservoir
+        return ItemRow(
+            self._generation, version, old.events, old.event_time, old.source_next, vector, known=known, reservoir=kept
+        )
 
     @staticmethod
     def _count(batch: ItemBatch, items: list[ItemRow]) -> None:
@@ -165,16 +235,32 @@ class ItemStep:
         effects.facts["nonfinite"] = float(len(new) - int(checked.finite.sum()))
         effects.facts["item_update_norm"] = float(norms.max(initial=0.0))
         effects.facts["signals"] = float(len(chosen))
-        moved = [items[at] for at in moving.tolist()]
-        source = f"{self._topics.item_signals}/{batch.partition}/".encode()
-        effects.sends[self._topics.item_factors, batch.partition] = self._publisher.records(
+        self._publish(
             [batch.keys[at] for at in moving.tolist()],
+            [items[at] for at in moving.tolist()],
             new.astype(np.float32, copy=False),
-            [item.version for item in moved],
-            [item.events for item in moved],
-            [item.event_time for item in moved],
-            [b""] * len(moved),
-            [source + b"%d" % (item.source_next - 1) for item in moved],
+            batch.partition,
+            effects,
+        )
+
+    def _publish(
+        self,
+        keys: list[bytes],
+        items: list[ItemRow],
+        vectors: npt.NDArray[np.float32],
+        partition: int,
+        effects: Effects,
+    ) -> None:
+        source = f"{self._topics.item_signals}/{partition}/".encode()
+        records = self._publisher.records(
+            keys,
+            vectors,
+            [item.version for item in items],
+            [item.events for item in items],
+            [item.event_time for item in items],
+            [b""] * len(items),
+            [source + b"%d" % max(item.source_next - 1, 0) for item in items],
             [],
             {},
         )
+        effects.sends.setdefault((self._topics.item_factors, partition), []).extend(records)

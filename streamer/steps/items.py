@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.events.hashes import item_hash, partition
+from streamer.factors.checksum import items_sha256
 from streamer.factors.space import ItemSpace
 
 _BLOCK = 8192
@@ -18,12 +19,14 @@ class Items:
 
     epochs: (item partitions,) int64, the offset in each partition of item-factors up to which this view has read;
     listed: ids in the catalogue; invalid: those that it has withdrawn or banned.
+    others: id -> newest version that item-factors holds of it in another generation.
     """
 
     def __init__(self, *, dimension: int, ridge: float, item_key: bytes, partitions: int) -> None:
         self.space = ItemSpace(dimension, ridge)
         self.epochs = np.zeros(partitions, np.int64)
         self.invalid: set[str] = set()
+        self.others: dict[str, int] = {}
         self.listed: set[str] = set()
         self._item_key, self._partitions = item_key, partitions
         self._known: dict[str, tuple[int, int, int]] = {}
@@ -55,6 +58,10 @@ class Items:
         space.gramian = gramian
         space.refactor()
 
+    def sha256(self) -> str:
+        """The checksum of what is loaded, as `schemas.records.Manifest` defines ``items_sha256``."""
+        return items_sha256(self.space.ids, self.space.vectors)
+
     def put(self, item_ids: Sequence[str], versions: Sequence[int], vectors: npt.NDArray[np.float32]) -> int:
         """Take published vectors (n, k) in log order; records that are not newer are dropped. Returns how many came in.
 
@@ -72,6 +79,7 @@ class Items:
             if at >= 0 and version > known[at]:
                 known[at] = version
                 newer[position] = True
-        if newer.any():
+        # A cut publishes vectors as they were loaded: to put them again would only cost bits of the Gramian.
+        if newer.any() and (vectors[newer] != self.space.vectors[index[newer]]).any():
             self.space.put(index[newer], vectors[newer])
         return int(newer.sum())

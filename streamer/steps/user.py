@@ -8,15 +8,16 @@ however many events the batch holds for that user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from xxhash import xxh3_64_intdigest
 
-from schemas.layouts import RowShape, encode_signals
+from schemas.layouts import RowShape, encode_signals, generation_of
 from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
@@ -27,10 +28,11 @@ from streamer.factors.packed import pack
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
-from streamer.steps.fold import KIND_OF, Columns, Events, Index
+from streamer.steps.fold import EMPTY, KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
 from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
+from streamer.steps.renew import Signals, renew
 
 _HIGHEST = frozenset({"solve_residual", "solve_iterations"})
 _TRACE_BYTES = 256  # W3C Trace Context: 55, later versions some more
@@ -60,6 +62,7 @@ class UserBatch:
     records: Sequence[Any]
     keys: list[bytes] = field(default_factory=list)
     events: Events = field(default_factory=Events)
+    ahead: bool = False
     held: list[tuple[int, int, Rejected | Filtered]] = field(default_factory=list)
     effects: Effects = field(default_factory=Effects)
 
@@ -78,13 +81,18 @@ class UserStep:
         tolerance: float,
         encoding: Literal["json", "f32le"],
         source: str,
+        generation: int | None = None,
+        founding: bool = True,
+        shapes: Mapping[int, RowShape] | None = None,
     ) -> None:
+        """``generation``: by default the model's own; ``shapes``: of rows of others, where they are not this one's."""
         policy = manifest.policy
+        self.founding, self._shapes, self._trained = founding, shapes or {}, manifest.training_data_end
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
         self._generation = Generation(
             policy,
             RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(items.epochs)),
-            generation_id(manifest.model_version),
+            generation_id(manifest.model_version) if generation is None else generation,
             np.array(manifest.average_user, np.float32),
             solver,
             tolerance,
@@ -148,6 +156,32 @@ class UserStep:
         letter = dead_letter(record, self._topics.interactions, verdict.reason, verdict.errors)
         batch.effects.send((self._topics.dead_letters, batch.partition), letter)
         batch.effects.outcomes[Outcome.DEAD_LETTER, verdict.reason] += 1
+
+    # --- renew: rows of another generation ----------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """`generation_id` of what is served."""
+        return self._generation.number
+
+    def stale(self, key: bytes, row: bytes | None) -> bool:
+        """Is it a row of another generation?"""
+        return row is not None and generation_of(row) != self._generation.number
+
+    def give_up(self, batch: UserBatch) -> None:
+        """Events have no generation."""
+
+    def unwritten(self, partition: int) -> list[bytes]:
+        """None: a user without a row is nobody yet."""
+        return []
+
+    def renew(self, keys: Sequence[bytes], rows: Sequence[bytes | None], partition: int) -> Effects:
+        """Solve users anew from their kept histories, and tell the items of what this generation was not trained on."""
+        batch = UserBatch(partition, [])
+        renewed = renew(rows, self._shapes, self._items, self._generation, self._trained)
+        self._finish(batch, EMPTY, list(keys), renewed.users, batch.effects)
+        self._send_signals(renewed.signals, keys, renewed.users.vectors, batch.effects)
+        return batch.effects
 
     # --- apply: fold, solve, publish ----------------------------------------------------------------------------
 
@@ -273,24 +307,34 @@ class UserStep:
     def _signal(self, columns: Columns, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
         """One signal an applied event, to the partition of its item's owner."""
         applied = fresh.applied
-        if not len(applied):
+        signals = Signals(
+            fresh.owner,
+            fresh.confidence,
+            columns.timestamp[applied],
+            [columns.item_id[event] for event in applied.tolist()],
+            columns.target[applied].tolist(),
+        )
+        self._send_signals(signals, keys, fresh.vectors, effects)
+
+    def _send_signals(
+        self, signals: Signals, keys: Sequence[bytes], vectors: npt.NDArray[np.float32], effects: Effects
+    ) -> None:
+        if not signals.item_ids:
             return
         names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
         values = encode_signals(
-            confidence=fresh.confidence,
-            event_time=columns.timestamp[applied],
-            user=names[fresh.owner],
+            confidence=signals.confidence,
+            event_time=signals.event_time,
+            user=names[signals.owner],
             generation=self._generation.number,
-            vector=fresh.vectors[fresh.owner],
+            vector=vectors[signals.owner],
         )
-        targets, numbers = columns.target[applied].tolist(), applied.tolist()
-        items = [columns.item_id[event] for event in numbers]
-        by_target: dict[int, list[Outgoing]] = {target: [] for target in targets}
-        for target, item, value in zip(targets, items, values, strict=True):
+        by_target: dict[int, list[Outgoing]] = {target: [] for target in signals.targets}
+        for target, item, value in zip(signals.targets, signals.item_ids, values, strict=True):
             by_target[target].append((item.encode(), value, None, []))
         topic = self._topics.item_signals
-        for target, signals in by_target.items():
-            effects.sends.setdefault((topic, target), []).extend(signals)
+        for target, outgoing in by_target.items():
+            effects.sends.setdefault((topic, target), []).extend(outgoing)
 
     @staticmethod
     def _count_signals(columns: Columns, applied: Index, effects: Effects) -> None:

@@ -132,6 +132,15 @@ class Metrics:
             "alignment_residual",
             "Relative residual after a new generation was turned into the old one's space.",
         )
+        self.rows_renewed = counter(
+            "rows_renewed_total", "Rows brought into the generation that is served, after a cut.", "kind"
+        )
+        self.partitions_renewing = gauge(
+            "partitions_renewing", "Partitions that still hold rows of another generation than the one served."
+        )
+        self.generations_refused = counter(
+            "generations_refused_total", "Announced generations that could not be served; the one before goes on."
+        )
         self.prequential_recall = gauge("prequential_recall", "Recall@10 of test-then-learn, recently.", "model")
         self.drift_psi = gauge("drift_psi", "Population stability index against the training data.", "feature")
         build = gauge("build_info", "What runs: 1.", "version", "python")

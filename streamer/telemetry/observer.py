@@ -47,6 +47,7 @@ class Telemetry:
         self._lags: list[Lags] = []
         self._rows: list[Callable[[], int]] = []
         self._held: set[tuple[str, int]] = set()
+        self._unsettled: set[tuple[str, int]] = set()
         self._ended: Counter[tuple[Outcome, Reason | None]] = Counter()
 
     @asynccontextmanager
@@ -76,8 +77,16 @@ class Telemetry:
         """The generation that is served from now on."""
         self._items, self._replica_lag = items, replica_lag
         self.metrics.set_model(manifest.model_version)
+        self.metrics.model_traffic_ratio.clear()
         self.metrics.model_traffic_ratio.labels(manifest.model_version).set(1.0)
+        if manifest.alignment is not None:
+            self.metrics.alignment_residual.set(manifest.alignment.residual)
         self.health.model(manifest.model_version)
+
+    def refused(self, model_version: str) -> None:
+        """A generation was announced that can't be served."""
+        self.metrics.generations_refused.inc()
+        self.health.refuse(model_version)
 
     def watch(self, lags: Lags, rows: Callable[[], int]) -> None:
         """Ask a role for its lag and its rows from now on."""
@@ -98,6 +107,8 @@ class Telemetry:
     def state(self, role: str, partition: int, state: str, share: float = 0.0) -> None:
         """One partition's state."""
         self.health.partition(role, partition, state, share)
+        if state == "released":
+            self.settled(role, partition, settled=True)
 
     def rebuilt(self, reason: str) -> None:
         """A store comes back from the changelog."""
@@ -107,6 +118,15 @@ class Telemetry:
         """How a transaction ended."""
         assert result in RESULTS
         self.metrics.count_transaction(result)
+
+    def renewed(self, role: str, rows: int) -> None:
+        """Rows were brought into the generation that is served."""
+        self.metrics.rows_renewed.labels(_KINDS[role]).inc(rows)
+
+    def settled(self, role: str, partition: int, *, settled: bool) -> None:
+        """Are all rows of a partition of the generation that it is at?"""
+        (self._unsettled.discard if settled else self._unsettled.add)((role, partition))
+        self.metrics.partitions_renewing.set(len(self._unsettled))
 
     def batch(self, role: str, records: list[Any], effects: Effects, seconds: Mapping[str, float]) -> None:
         """A batch is committed and stored."""
