@@ -95,7 +95,7 @@ def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_
             raise CheckFailed(f"{version} is not in {settings.topic('models')}; published are: {names}.")
         if known.active is not None and known.active.model_version == version:
             raise CheckFailed(f"{version} is active already.")
-        item_topic = _item_topic(consumer, settings, manifest)
+        item_topic = _item_topic(consumer, settings, manifest, known)
     at = time.time_ns() // 1_000_000
     with producing(settings) as producer:
         for key, command in activation(version, at, item_topic, settings.topic("item-factors")):
@@ -107,8 +107,8 @@ def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_
         say(f"{version} is active, {before or 'nothing'} was. Running workers load it and cut over; /info says when.")
 
 
-def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifest) -> str:
-    """The topic with this generation's item vectors: its own while it waits or is being left, else the common one.
+def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifest, known: "Generations") -> str:
+    """The topic with this generation's item vectors as they were trained: its own, or for a first one the common one.
 
     Raises:
         CheckFailed: none holds any; a worker that served it would stop at once.
@@ -117,8 +117,11 @@ def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifes
     from streamer.reader import decode_factor
 
     common = settings.topic("item-factors")
+    # Once another generation was served, the common topic holds what the stream made, of a generation or of two.
+    untouched = known.active is None or known.active.item_topic == common
+    candidates = [f"{common}.{manifest.model_version}", *([common] if untouched else [])]
     present = consumer.topics()
-    for topic in (f"{common}.{manifest.model_version}", common):
+    for topic in candidates:
         if topic not in present:
             continue
         for record in read_to_end(consumer, places_of(consumer, topic)):

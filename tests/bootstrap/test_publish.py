@@ -25,6 +25,7 @@ from schemas.outcomes import Outcome, Reason
 from schemas.records import Control, FactorRecord, Gate, Manifest
 from streamer.errors import BrokerError, CheckFailed
 from streamer.events.hashes import generation_id, partition
+from streamer.factors.checksum import items_sha256
 from tests.bootstrap.small import KEY, NOW_MS, SHAPE, settings_of
 
 if TYPE_CHECKING:
@@ -95,37 +96,41 @@ def test_everything_can_be_read_back(ready: Settings, made: Made) -> None:
         assert factor.items_epoch == ends
         assert states[user].partition == factors[user].partition == partition(user.encode(), 3)
     (manifest,) = values(ready, "models")
-    expected = msgspec.structs.replace(made.manifest, item_partitions=2)
+    checksum = items_sha256(made.model.item_ids, made.model.items)
+    expected = msgspec.structs.replace(made.manifest, item_partitions=2, items_sha256=checksum)
     assert msgspec.json.decode(manifest.value, type=Manifest) == expected
     (control,) = values(ready, "control")
     command = msgspec.json.decode(control.value, type=Control)
     assert control.key == b"active"
     assert command == Control("activate", version, NOW_MS, ready.topic("item-factors"))
-    assert sum(done.records.values()) == told[-1] == 2 + len(items) + 2 * len(users.ids)
+    assert sum(done.records.values()) == told[-1] == 2 + 2 * len(items) + 2 * len(users.ids)
+    own = values(ready, f"item-factors.{version}")
+    assert {record.key: record.value for record in own} == {record.key: record.value for record in items.values()}
 
 
-def test_a_second_generation_waits_beside_the_active_one(ready: Settings, made: Made) -> None:
-    """It touches nothing that is served: own item topic, manifest, no users, no command; a version is written once."""
+@pytest.mark.parametrize("activate", [False, True])
+def test_a_second_generation_touches_nothing_that_is_served(ready: Settings, made: Made, activate: bool) -> None:
+    """Own item topic, manifest, no users; a version is written once; activated, it bears a number of its own."""
     publish(ready, made.manifest, made.model, activate=True, now_ms=NOW_MS)
     with pytest.raises(CheckFailed, match="published already"):
-        publish(ready, made.manifest, made.model, activate=False, now_ms=NOW_MS)
+        publish(ready, made.manifest, made.model, activate=activate, now_ms=NOW_MS)
     second = msgspec.structs.replace(made.manifest, model_version="20300101T000000Z-00000000")
-    with pytest.raises(CheckFailed, match="is active: publish with --no-activate"):
-        publish(ready, second, made.model, activate=True, now_ms=NOW_MS)
     foreign = msgspec.structs.replace(second, item_key="00" * 16)
     with pytest.raises(CheckFailed, match="another item_key"):
-        publish(ready, foreign, made.model, activate=False, now_ms=NOW_MS)
-    before = {name: len(values(ready, name)) for name in (*USERS, *ITEMS, "control")}
-    done = publish(ready, second, made.model, activate=False, now_ms=NOW_MS)
+        publish(ready, foreign, made.model, activate=activate, now_ms=NOW_MS)
+    before = {name: len(values(ready, name)) for name in (*USERS, *ITEMS)}
+    done = publish(ready, second, made.model, activate=activate, now_ms=NOW_MS)
     assert {name: len(values(ready, name)) for name in before} == before
     assert done.item_topic == ready.topic(f"item-factors.{second.model_version}")
     assert len(values(ready, f"item-factors.{second.model_version}")) == len(made.model.item_ids)
     known = served(ready)
     assert sorted(known.manifests) == sorted([made.manifest.model_version, second.model_version])
     assert known.active is not None
-    assert known.active.model_version == made.manifest.model_version
+    chosen = second if activate else made.manifest
+    assert known.active.model_version == chosen.model_version
+    assert (known.active.generation is not None) == activate
     heritage = lineage(ready, Source(None), lambda size: b"\1" * size, ask_topics=True)
-    assert heritage == Lineage(KEY, made.manifest.model_version)
+    assert heritage == Lineage(KEY, chosen.model_version)
 
 
 def test_a_failed_gate_publishes_nothing(ready: Settings, made: Made) -> None:
@@ -212,7 +217,7 @@ def test_no_broker_is_one_sentence(tmp_path: Path, made: Made) -> None:
 def test_the_whole_run(
     ready: Settings, made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``bootstrap run`` from a file to an active generation; a dry run writes nothing, a second run is refused."""
+    """``bootstrap run`` from a file to an active generation; a dry run writes nothing, a second one takes its place."""
     for name in [name for name in os.environ if name.startswith("FACTORS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FACTORS_KAFKA__BOOTSTRAP_SERVERS", ready.kafka.bootstrap_servers)
@@ -235,7 +240,10 @@ def test_the_whole_run(
     said = orjson.loads(capsys.readouterr().out)
     assert said["activated"] is True
     assert served(ready).manifests[said["model_version"]].artifact.uri == said["artifact"]
-    assert run() == 1
-    assert "is active: publish with --no-activate" in capsys.readouterr().err
+    assert run() == 0
+    second = served(ready).active
+    assert second is not None
+    assert second.model_version != said["model_version"]
     assert run("--no-activate") == 0
-    assert len(served(ready).manifests) == 2
+    assert served(ready).active == second
+    assert len(served(ready).manifests) == 3
