@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,7 +59,9 @@ class World:
         role: str = "users",
         batch_events: int = 40,
         forge: Forge | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
+        """``more``: environment variables of every command and worker."""
         self._forge = forge
         self.servers, self.prefix, self.folder = bootstrap_servers, prefix, folder
         self.partitions, self.solver, self.role = partitions, solver, role
@@ -88,6 +90,7 @@ class World:
             "FACTORS_POLICY__KEYS_CAPACITY": "24",
             "FACTORS_POLICY__SUPPRESS_CAPACITY": "4",
             "PYTHONFAULTHANDLER": "1",
+            **(more or {}),
         }
         # Java's partitioner: any other would split a user in two.
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
@@ -103,7 +106,7 @@ class World:
         )
 
     def __enter__(self) -> Self:
-        self._command("streamer", "topics", "create")
+        self.command("streamer", "topics", "create")
         if self._model == "bootstrap":
             self._bootstrap()
         else:
@@ -119,8 +122,8 @@ class World:
 
     # --- making it ----------------------------------------------------------------------------------------------
 
-    def _command(self, *arguments: str) -> None:
-        """One of the product's own commands, as an operator would use it."""
+    def command(self, *arguments: str) -> str:
+        """One of the product's own commands, as an operator would use it; returns what it wrote."""
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=CHECKOUT,
@@ -132,6 +135,7 @@ class World:
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
 
     def _bootstrap(self) -> None:
         """A model of the product's own bootstrap job, trained on good events of the days before."""
@@ -140,7 +144,7 @@ class World:
         lines = [sent.value for sent in before.take(2000) if sent.value and b"timestamp" in sent.value]
         file = self.folder / "before.ndjson"
         file.write_bytes(b"\n".join(line.replace(b"\n", b"") for line in lines))
-        self._command("bootstrap", "run", "--events", str(file))
+        self.command("bootstrap", "run", "--events", str(file))
 
     def _publish_model(self) -> None:
         draw = np.random.default_rng(7)
