@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from tests.chaos.conftest import MakeWorld
 from tests.chaos.world import World
-from tests.oracle.logs import Logs
+from tests.oracle.logs import LogRecord, Logs
 from tests.oracle.read import _consumer, _read, read_logs
 from tests.oracle.rules import Rules
 from tests.oracle.swap import Generation, Swap, check_swap
@@ -109,7 +110,7 @@ def test_a_kill_in_the_midst_changes_nothing(make_world: MakeWorld, point: str) 
     """SIGKILL behind a cut, and within the pass over the rows."""
     world = make_world(model="bootstrap", role="all", more=STANDING)
     assert swapped(world, [point]).violations == []
-    assert world.workers[0].landed()
+    assert world.workers[0].ended_with == -signal.SIGKILL, "the fault never struck"
 
 
 def apart(world: World, *patches: str) -> Swap:
@@ -152,3 +153,66 @@ def test_two_workers_and_back_again(make_world: MakeWorld) -> None:
     found = at_rest(world, ["a", "b"])
     assert _active(world)["model_version"] == first
     assert found.violations == []
+
+
+def test_what_cannot_be_served_is_refused_and_the_old_one_goes_on(make_world: MakeWorld) -> None:
+    """Another dimension or checksum, a number that is not finite, no vectors: each with a word; events flow on."""
+    world = make_world(model="bootstrap", role="all", more=STANDING)
+    worker = world.start()
+    world.send(50)
+    world.wait_caught_up()
+    (good,) = [record for record in _topic(world, "models") if record.value]
+    items = [record for record in _topic(world, "item-factors") if record.value]
+    for name in ("short", "checksum", "nonfinite", "empty"):
+        vectors = {record.key: json.loads(record.value or b"") for record in items}
+        for body in vectors.values():
+            body["model_version"] = name
+        first = next(iter(vectors.values()))
+        if name == "short":
+            first["vector"] = first["vector"][:-1]
+        elif name == "checksum":
+            first["vector"][0] += 0.5
+        elif name == "nonfinite":
+            first["vector"][0] = 1e39  # beyond float32
+        topic = f"item-factors.{name}"
+        world.make_topic(topic)
+        for key, body in vectors.items() if name != "empty" else ():
+            world.produce(topic, key or b"", json.dumps(body).encode())
+        manifest = json.loads(good.value or b"") | {"model_version": name}
+        world.produce("models", name.encode(), json.dumps(manifest).encode())
+        command = {
+            "command": "activate",
+            "model_version": name,
+            "at": 1,
+            "item_topic": f"{world.prefix}{topic}",
+            "generation": f"{len(name):016x}",
+        }
+        world.produce("control", b"active", json.dumps(command).encode())
+        world.wait_for(
+            lambda name=name: name in _info(worker.port)["refused_models"],  # type: ignore[misc]
+            _SECONDS,
+            lambda: "the model is not refused",
+        )
+    world.send(50)
+    world.wait_caught_up()
+    assert _info(worker.port)["model_version"] == json.loads(good.value or b"")["model_version"]
+    said = worker.log.read_text()
+    for word in ("a dimension other than 8", "checksum", "not finite", "holds no item vector"):
+        assert word in said, word
+    assert {json.loads(one.value or b"")["model_version"] for one in _topic(world, "user-factors")} == {
+        json.loads(good.value or b"")["model_version"]
+    }
+
+
+def _topic(world: World, name: str) -> list[LogRecord]:
+    consumer = _consumer(world.servers, f"{world.prefix}look")
+    try:
+        return [record for log in _read(consumer, f"{world.prefix}{name}").values() for record in log]
+    finally:
+        consumer.close()
+
+
+def _info(port: int) -> dict[str, Any]:
+    with urlopen(f"http://127.0.0.1:{port}/info", timeout=2) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found

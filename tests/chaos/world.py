@@ -24,6 +24,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from schemas.records import Artifact, Control, FactorRecord, Manifest, Policy
 from tests.chaos.events import Events, Sent
@@ -189,6 +190,18 @@ class World:
 
     def _produce(self, topic: str, key: bytes, value: bytes, number: int = -1) -> None:
         self._producer.produce(f"{self.prefix}{topic}", key=key, value=value, partition=number)
+
+    def make_topic(self, name: str) -> None:
+        """One more topic below the prefix, with as many partitions as the others."""
+        made = self._admin.create_topics([NewTopic(f"{self.prefix}{name}", self.partitions, 1)])
+        for future in made.values():
+            future.result(20)
+
+    def produce(self, topic: str, key: bytes, value: bytes) -> None:
+        """One record, where Kafka's own clients would put it; waits until it is there."""
+        self._produce(topic, key, value)
+        if self._producer.flush(30):
+            raise TimeoutError("the broker did not acknowledge a record")
 
     # --- events -------------------------------------------------------------------------------------------------
 

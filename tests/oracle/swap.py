@@ -18,6 +18,7 @@ import json
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from tests.oracle.logs import Log, LogRecord, Logs
 from tests.oracle.replay import replay
 from tests.oracle.rowbytes import UserRow, parse
 from tests.oracle.rules import Rules
-from tests.oracle.solve import ItemViews, solve
+from tests.oracle.solve import ItemMatrix, ItemViews, solve
 
 CUT_KEY = b"\xffgeneration"
 _CUT = struct.Struct("<Qqb")
@@ -62,7 +63,8 @@ def check_swap(logs: Logs, generation: Generation) -> Swap:
     """Items must have stood still (no learning rate), so that every vector can be solved again."""
     out, expected = Swap(), Counter[tuple[str, int]]()
     rules = generation.rules
-    names = {item_hash(record.key.decode(), rules.item_key): record.key.decode() for record in _flat(generation.items)}
+    ids = [(record.key or b"").decode() for record in _flat(generation.items)]
+    names = {item_hash(item_id, rules.item_key): item_id for item_id in ids}
     ends = [len(records) and records[-1].offset + 1 for _, records in sorted(generation.items.items())]
     matrix = ItemViews(generation.items, rules).at(ends)
     for number, log in sorted(logs.user_state.items()):
@@ -116,7 +118,7 @@ def _rows(log: list[LogRecord], rules: Rules) -> dict[bytes, list[UserRow]]:
 
 
 def _compare(
-    key: bytes, rows: list[UserRow], want: UserRow | None, generation: Generation, matrix: object, out: Swap
+    key: bytes, rows: list[UserRow], want: UserRow | None, generation: Generation, matrix: ItemMatrix, out: Swap
 ) -> None:
     out.users += 1
     name = key.decode(errors="replace")
@@ -132,7 +134,7 @@ def _compare(
             out.violations.append(f"rows: user {name!r}: {part} {getattr(got, part)}, not {getattr(want, part)}")
     if got.generation != generation.number:
         out.violations.append(f"stamps: user {name!r} is of {got.generation:016x}")
-    exact = solve(got, matrix, generation.rules)  # type: ignore[arg-type]
+    exact = solve(got, matrix, generation.rules)
     error = float(np.linalg.norm(got.vector.astype(np.float64) - exact)) / max(float(np.linalg.norm(exact)), 1e-30)
     out.worst_error = max(out.worst_error, error)
     if not error <= 1e-5:
@@ -141,12 +143,12 @@ def _compare(
 
 def _check_published(logs: Logs, generation: Generation, out: Swap) -> None:
     for number, records in logs.user_factors.items():
-        newest: dict[bytes, dict[str, object]] = {}
+        newest: dict[bytes, dict[str, Any]] = {}
         for record in records:
             assert record.key is not None
             body = json.loads(record.value or b"{}")
             before = newest.get(record.key)
-            if before is not None and not body["version"] > before["version"]:  # type: ignore[operator]
+            if before is not None and not body["version"] > before["version"]:
                 out.violations.append(f"versions: {record.key!r} from {before['version']} to {body['version']}")
             newest[record.key] = body
         rows = _rows(logs.user_state[number], generation.rules)
@@ -162,14 +164,14 @@ def _check_items(logs: Logs, generation: Generation, out: Swap) -> None:
     """The common topic holds the new model's vectors under newer versions, and nothing of the old one."""
     trained = {record.key: json.loads(record.value or b"{}") for record in _flat(generation.items)}
     for records in logs.items.values():
-        newest: dict[bytes, dict[str, object]] = {}
+        newest: dict[bytes, dict[str, Any]] = {}
         for record in records:
             assert record.key is not None
             if record.value is None:
                 newest[record.key] = {}
                 continue
             body, before = json.loads(record.value), newest.get(record.key)
-            if before and not body["version"] > before["version"]:  # type: ignore[operator]
+            if before and not body["version"] > before["version"]:
                 out.violations.append(f"versions: item {record.key!r} from {before['version']} to {body['version']}")
             newest[record.key] = body
         for key, body in newest.items():
