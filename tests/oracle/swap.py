@@ -203,13 +203,22 @@ def _check_signals(logs: Logs, generation: Generation, expected: Counter[tuple[s
 
 
 def _check_taken(logs: Logs, generation: Generation, out: Swap) -> None:
+    """A signal counts where its partition is of its generation when its turn comes; it never comes too early."""
     for number, log in sorted(logs.item_state.items()):
-        cut = _cut(log, generation, out)
+        _cut(log, generation, out)
+        cuts: dict[int, int] = {}
+        for record in log:
+            if record.key == CUT_KEY:
+                stamp, offset, _ = _CUT.unpack(record.value or b"")
+                cuts.setdefault(stamp, offset)
         taken: Counter[bytes] = Counter()
         for record in logs.signals[number]:
             stamp = _SIGNAL.unpack_from(record.value or b"")[6]
-            if stamp == generation.number or record.offset < cut:
+            at = [one for one, offset in cuts.items() if offset <= record.offset]
+            if stamp == at[-1] if at else stamp not in cuts:
                 taken[record.key or b""] += 1
+            elif record.offset < cuts.get(stamp, 0):
+                out.violations.append(f"items: the signal at {number}/{record.offset} was passed over: it came early")
         newest = {record.key: record.value for record in log if record.key not in (None, b"", CUT_KEY)}
         for key, row in newest.items():
             events = int.from_bytes((row or b"")[32:40], "little")
