@@ -87,7 +87,7 @@ def contenders(found: Path) -> list[Contender]:
         Contender(
             "Oryx 2's rule",
             lambda seed, **given: Oryx(seed, dimension=k, **given),
-            {"alpha": (1.0, 5.0), "ridge": (5.0, 20.0), "strength": (0.25, 1.0, 4.0)},
+            {"alpha": (5.0,), "ridge": (5.0, 20.0, 60.0), "strength": (0.25, 1.0, 4.0)},
             "own implementation, numpy; begins with our batch ALS",
         ),
         Contender(
