@@ -125,6 +125,18 @@ def test_ours_is_what_the_offline_evaluation_says() -> None:
     assert found.ndcg == pytest.approx(metrics["ndcg"], abs=0.005)
 
 
+def test_items_move_by_the_workers_own_step_and_users_are_solved_against_them() -> None:
+    parts = halves(numbered(synthetic.load(2, SMALL)))
+    peer = Streamed(0, policy={"sgd_rate": 0.01}, dimension=4, iterations=2)
+    peer.fit(parts)
+    assert foretell(peer, parts).quality().events > 100
+    assert peer.model is not None
+    moved = np.abs(peer.items.space.vectors - peer.model.items).max(axis=1) > 0
+    known = {item for item in parts.after.item.tolist() if item < parts.known_items}
+    names = [int(name.removeprefix("item-")) for name in peer.items.space.ids]
+    np.testing.assert_array_equal(moved, [name in known for name in names])
+
+
 def test_events_together_end_where_events_alone_end() -> None:
     parts = halves(numbered(synthetic.load(2, SMALL)))
     ends = []

@@ -62,7 +62,7 @@ def contenders(found: Path) -> list[Contender]:
             "retrained every 1,000 events",
             lambda seed, **given: Retrained(seed, every=1000, dimension=k, **given),
             {},
-            "the frozen one, fitted anew on everything",
+            "the frozen one with its parameters, fitted anew on everything",
             like="frozen batch ALS",
         ),
         Contender("ours, users folded in", streamed, {}, "the workers' user step, bytes to bytes"),

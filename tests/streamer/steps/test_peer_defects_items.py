@@ -29,7 +29,8 @@ def moved(policy: Policy, y: F64, x: F64, confidence: float = 1.0) -> F64:
         np.array([confidence]),
         policy,
     )
-    return new[0].astype(np.float64)
+    wide: F64 = new[0].astype(np.float64)
+    return wide
 
 
 def signal(offset: int, vector: F64) -> FakeRecord:
@@ -53,7 +54,8 @@ def applied(vectors: F64, cuts: list[int]) -> F64:
         batch = step.read([signal(at, vectors[at]) for at in range(low, high)], 0)
         ((_, row),) = step.apply(batch, [row]).rows
     assert row is not None
-    return decode_item_row(row, dimension=8).vector.astype(np.float64)
+    wide: F64 = decode_item_row(row, dimension=8).vector.astype(np.float64)
+    return wide
 
 
 def test_no_signal_of_a_batch_is_lost() -> None:
