@@ -22,9 +22,10 @@ from kafka.errors import KafkaError
 
 from bootstrap.broker import administration, client_options, committed_reader, speaking
 from bootstrap.records import VERSION, Writer
-from bootstrap.served import ACTIVE, check
+from bootstrap.served import check
+from schemas.commands import activation
 from schemas.layouts import RowShape, encode_user_rows
-from schemas.records import Control, Manifest
+from schemas.records import Manifest
 from streamer.events.hashes import generation_id, partition
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def publish(
                 _send_users(sender, settings, manifest, model, epochs, counts)
             sender.send(settings.topic("models"), manifest.model_version.encode(), msgspec.json.encode(manifest))
             if activate:
-                command = Control("activate", manifest.model_version, now_ms, item_topic)
-                sender.send(settings.topic("control"), ACTIVE, msgspec.json.encode(command))
+                sender.send(settings.topic("control"), *activation(manifest.model_version, item_topic, now_ms))
     return Published(manifest.model_version, item_topic, activate, dict(sender.counts))
 
 

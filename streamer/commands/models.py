@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from schemas.records import Control, Manifest
+from schemas.commands import activation
+from schemas.records import Manifest
 from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
 from streamer.errors import CheckFailed
 from streamer.settings import Settings
@@ -83,7 +83,7 @@ def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> Non
 
 def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_json: bool) -> None:
     from streamer.commands.cluster import consuming, producing
-    from streamer.commands.generation import ACTIVE_KEY, generations
+    from streamer.commands.generation import generations
 
     with consuming(settings) as consumer:
         known = generations(consumer, settings)
@@ -95,9 +95,9 @@ def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_
         if known.active is not None and known.active.model_version == version:
             raise CheckFailed(f"{version} is active already.")
         item_topic = _item_topic(consumer, settings, manifest)
-    command = Control("activate", version, time.time_ns() // 1_000_000, item_topic)
+    key, command = activation(version, item_topic, time.time_ns() // 1_000_000)
     with producing(settings) as producer:
-        producer.send(settings.topic("control"), ACTIVE_KEY, msgspec.json.encode(command))
+        producer.send(settings.topic("control"), key, command)
     before = known.active.model_version if known.active else None
     if as_json:
         dump({"active": version, "before": before, "item_topic": item_topic})
