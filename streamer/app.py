@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from threadpoolctl import threadpool_limits
 
 from streamer.engine import lenient
+from streamer.engine.ask import asking
 from streamer.engine.changelog import ChangelogMismatch
 from streamer.engine.ending import stop_consumer
 from streamer.engine.follow import Follower, partition_counts
@@ -131,6 +132,7 @@ class Worker:
             self._telemetry.watch(group.assignments.lags, group.assignments.rows)
         _settle_garbage()
         await stack.enter_async_context(self._feeling_the_broker())
+        await stack.enter_async_context(self._asking_for_retrains())
         await self._serve(models, active, [*followers, *models.followers], groups)
 
     def _told_to_stop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -246,6 +248,16 @@ class Worker:
             pulse.cancel()
             await asyncio.gather(pulse, return_exceptions=True)
 
+    @asynccontextmanager
+    async def _asking_for_retrains(self) -> AsyncIterator[None]:
+        """Send what the judge wishes to the control topic, where that is wanted."""
+        if self._telemetry.quality is None or not self._settings.quality.ask_for_retrain:
+            yield
+            return
+        async with asking(self._settings.topic("control"), self._client) as ask:
+            self._telemetry.quality.ask = ask
+            yield
+
     def _group(self, name: str, active: ActiveModel, items: Items, memory: StoreMemory) -> Group:
         settings, topic, engine = self._settings, self._settings.topic, self._settings.engine
         group = f"{engine.app_id}-{name}"
@@ -295,6 +307,7 @@ class Worker:
             tolerance=settings.engine.tolerance,
             encoding=settings.factors.encoding,
             source=f"{settings.engine.app_id}-users",
+            sample=settings.quality.sample,
         )
 
     def _item_step(self, active: ActiveModel, items: Items) -> ItemStep:

@@ -32,7 +32,7 @@ _EVERY = 8  # values between two looks for a cut: looking costs more than adding
 _SIGMAS = 4.0
 
 
-def psi(reference: Counts, found: Counts) -> float:
+def psi(reference: Counts | FloatArray, found: Counts | FloatArray) -> float:
     """The population stability index of two histograms (B,) over the same buckets."""
     p, q = (counts + 0.5 for counts in (reference, found))
     p, q = p / p.sum(), q / q.sum()
@@ -49,10 +49,13 @@ class Shift:
     """The PSI of one window of bucket numbers after another against a reference.
 
     value: of the last full window, NaN before the first; alarm: were the last ``patience`` windows all above ``bound``
-    and above what chance gives? Without a reference the first window becomes it.
+    and above what chance gives? Without a reference the first window becomes it. One of more counts than a window is
+    scaled down to it: a bucket that it lacks says no more than a window could tell.
     """
 
-    def __init__(self, buckets: int, *, window: int, bound: float, patience: int, reference: Counts | None = None):
+    def __init__(
+        self, buckets: int, *, window: int, bound: float, patience: int, reference: Counts | None = None
+    ) -> None:
         self._window, self._bound, self._patience = window, bound, patience
         self._reference = reference
         self._counts: Counts = np.zeros(buckets, np.int64)
@@ -73,15 +76,16 @@ class Shift:
         if self._reference is None:
             self._reference = found
             return
-        self.value = psi(self._reference, found)
-        chance = by_chance(int(self._reference.sum()), int(found.sum()), len(found))
+        known = int(self._reference.sum())
+        self.value = psi(self._reference.astype(np.float64) * min(1.0, self._window / max(known, 1)), found)
+        chance = by_chance(known, self._window, len(found))
         self._above = self._above + 1 if self.value > max(self._bound, chance) else 0
 
 
 class NumberShift:
     """`Shift` of numbers: its buckets are the deciles of the first window."""
 
-    def __init__(self, *, window: int, bound: float, patience: int):
+    def __init__(self, *, window: int, bound: float, patience: int) -> None:
         self._window, self._bound, self._patience = window, bound, patience
         self._first: list[float] = []
         self._edges: FloatArray = np.zeros(0)

@@ -21,6 +21,7 @@ from streamer.steps.items import Items
 from streamer.telemetry.health import Health
 from streamer.telemetry.http import start_http
 from streamer.telemetry.metrics import RESULTS, Metrics
+from streamer.telemetry.quality import Quality
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ class Telemetry:
         self.health = Health(roles)
         self.port = 0
         self._http, self._servers = settings.http, settings.kafka.bootstrap_servers
+        judges = "users" in roles and settings.quality.sample > 0
+        self.quality = Quality(settings.quality, self.metrics) if judges else None
         self._items: Items | None = None
         self._replica_lag: Callable[[], int] = lambda: 0
         self._lags: list[Lags] = []
@@ -55,9 +58,13 @@ class Telemetry:
         server = await start_http(self._http.host, self._http.port, self.metrics, self.health)
         self.port = server.port
         ticking = asyncio.create_task(self._tick(), name="telemetry")
+        if self.quality is not None:
+            self.quality.start()
         try:
             yield
         finally:
+            if self.quality is not None:
+                self.quality.stop()
             ticking.cancel()
             await asyncio.gather(ticking, return_exceptions=True)
             await server.stop()
@@ -78,6 +85,8 @@ class Telemetry:
         self.metrics.set_model(manifest.model_version)
         self.metrics.model_traffic_ratio.labels(manifest.model_version).set(1.0)
         self.health.model(manifest.model_version)
+        if self.quality is not None:
+            self.quality.serve(manifest, items)
 
     def watch(self, lags: Lags, rows: Callable[[], int]) -> None:
         """Ask a role for its lag and its rows from now on."""
@@ -127,6 +136,8 @@ class Telemetry:
         metrics.observe_latency(ages)
         metrics.freshness.set(float(ages.min()))
         self._users(facts)
+        if self.quality is not None and effects.sampled is not None:
+            self.quality.offer(effects.sampled)
 
     def _users(self, facts: Mapping[str, float]) -> None:
         metrics = self.metrics
