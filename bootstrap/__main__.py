@@ -21,9 +21,12 @@ from threadpoolctl import threadpool_limits
 from streamer.errors import CheckFailed, FactorsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bootstrap.job import Source
     from bootstrap.model import Model
     from bootstrap.read import Log
+    from bootstrap.served import Place
     from schemas.records import Manifest
     from streamer.settings import Settings
 
@@ -67,10 +70,19 @@ Warm = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What trains the factors.")]
-NoActivate = Annotated[
-    bool,
-    typer.Option("--no-activate", help="Announce the generation beside the active one, in a topic of its own."),
+Activate = Annotated[
+    bool | None,
+    typer.Option(
+        "--activate/--no-activate",
+        help="Announce the generation beside the active one, in a topic of its own, and have the workers change to it, "
+        "or not. Without either only a first generation is published, and active.",
+        show_default=False,
+    ),
 ]
+Every = Annotated[str | None, typer.Option("--every", help="Train again and again: 90s, 15m, 6h, 1d.")]
+OnDrift = Annotated[bool, typer.Option("--on-drift", help="Train when a worker asks for it; goes with --every too.")]
+MinInterval = Annotated[str, typer.Option("--min-interval", help="At least so long between two trainings.")]
+Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many trainings.")]
 
 
 @app.command()
@@ -162,7 +174,7 @@ def search(
 @app.command()
 def publish(
     artifact: Annotated[str, typer.Argument(help="Artifact folder, any fsspec URL.")],
-    no_activate: NoActivate = False,
+    activate: Activate = None,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -172,7 +184,7 @@ def publish(
 
     settings = _settings(config)
     manifest, model = open_artifact(artifact)
-    _publish(settings, manifest, model, activate=not no_activate, dry_run=dry_run, as_json=as_json)
+    _publish(settings, manifest, model, _place(settings, activate), dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -181,21 +193,67 @@ def run(
     items: Items = None,
     parent: Parent = None,
     warm_start: Warm = False,
-    no_activate: NoActivate = False,
+    activate: Activate = None,
+    every: Every = None,
+    on_drift: OnDrift = False,
+    min_interval: MinInterval = "10m",
+    rounds: Rounds = None,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
-    """Read, train, evaluate, write the artifact and publish it."""
+    """Read, train, evaluate, write the artifact and publish it; with --every or --on-drift until it is stopped."""
     settings = _settings(config)
-    _expect_free_place(settings, activate=not no_activate)
     source = _source(events, items, parent, warm_start=warm_start)
-    manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
-    if not as_json:
-        _print_generation(manifest, log, as_json=False)
-    _hold_to_gates(manifest)
-    _publish(settings, manifest, model, activate=not no_activate, dry_run=dry_run, as_json=as_json)
+
+    def once(activate: bool | None) -> None:
+        place = _place(settings, activate)
+        manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
+        if not as_json:
+            _print_generation(manifest, log, as_json=False)
+        _hold_to_gates(manifest)
+        _publish(settings, manifest, model, place, dry_run=dry_run, as_json=as_json)
+
+    if every is None and not on_drift:
+        once(activate)
+        return
+    if events is not None or parent is not None:
+        raise typer.BadParameter(
+            "--every and --on-drift read the topic and go on from the active generation",
+            param_hint="--events, --parent",
+        )
+    _repeat(settings, once, activate, every=every, on_drift=on_drift, min_interval=min_interval, rounds=rounds)
+
+
+def _repeat(
+    settings: Settings,
+    once: Callable[[bool | None], None],
+    activate: bool | None,
+    *,
+    every: str | None,
+    on_drift: bool,
+    min_interval: str,
+    rounds: int | None,
+) -> None:
+    """Round after round; without a word on activation a first generation is active and later ones wait beside it."""
+    from bootstrap.loop import Plan, ending_cleanly, repeat, seconds_of, wish
+    from bootstrap.served import served
+
+    try:
+        seconds = [None if text is None else seconds_of(text) for text in (every, min_interval)]
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--every, --min-interval") from None
+    plan = Plan(seconds[0], on_drift, seconds[1] or 0.0, rounds)
+
+    def train() -> None:
+        beside = activate is None and served(settings).active is not None
+        once(False if beside else activate)
+        gc.collect()  # the collector is off while events are read, and this process stays
+
+    with ending_cleanly():
+        if code := repeat(plan, train, lambda: wish(settings)):
+            raise SystemExit(code)
 
 
 def _settings(config: Path | None) -> Settings:
@@ -217,11 +275,20 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _expect_free_place(settings: Settings, *, activate: bool) -> None:
-    """Ask the topics before the training, not after it."""
-    from bootstrap.served import expect_place
+def _place(settings: Settings, activate: bool | None) -> Place:
+    """Where a generation goes; asks the topics before the training, not after it.
 
-    expect_place(settings, activate=activate)
+    Raises:
+        CheckFailed: another one is active, and nothing was said of it.
+    """
+    from bootstrap.served import Place, expect_place
+
+    if activate is not None and expect_place(settings, activate=False)[1].active is not None:
+        return Place.NEXT if activate else Place.BESIDE
+    if activate is False:
+        return Place.BESIDE
+    expect_place(settings, activate=True)
+    return Place.FIRST
 
 
 def _train(settings: Settings, source: Source, *, write: bool, ask_topics: bool) -> tuple[Manifest, Model, Log]:
@@ -246,23 +313,29 @@ def _hold_to_gates(manifest: Manifest) -> None:
 
 
 def _publish(
-    settings: Settings, manifest: Manifest, model: Model, *, activate: bool, dry_run: bool, as_json: bool
+    settings: Settings, manifest: Manifest, model: Model, place: Place, *, dry_run: bool, as_json: bool
 ) -> None:
     from bootstrap import publish as publishing
     from bootstrap.progress import shown
-    from bootstrap.served import check
+    from bootstrap.served import Place, check
 
-    version = manifest.model_version
+    version, first = manifest.model_version, place is Place.FIRST
     if dry_run:
-        check(settings, manifest, activate=activate)
+        check(settings, manifest, activate=first)
         if as_json:
             _print_json({"model_version": version, "activated": False, "records": {}, "metrics": manifest.metrics})
         print(f"{version} could be published; nothing was written.", file=sys.stderr)
         return
-    total = len(model.item_ids) + (2 * len(model.users.ids) + 1 if activate else 0) + 1
+    total = len(model.item_ids) + 1 + (2 * len(model.users.ids) if first else 0) + (place is not Place.BESIDE)
     with shown("publishing", total) as say:
         done = publishing.publish(
-            settings, manifest, model, activate=activate, now_ms=_now_ms(), on_records=lambda sent: say(sent, "")
+            settings,
+            manifest,
+            model,
+            activate=first,
+            take_over=place is Place.NEXT,
+            now_ms=_now_ms(),
+            on_records=lambda sent: say(sent, ""),
         )
     if as_json:
         _print_json(
@@ -278,7 +351,9 @@ def _publish(
         return
     for topic, count in done.records.items():
         print(f"{count:>10,} records to {topic}")
-    print(f"{version} is {'active' if activate else f'announced: `streamer models activate {version}` serves it'}")
+    print(
+        f"{version} is {'active' if done.activated else f'announced: `streamer models activate {version}` serves it'}"
+    )
 
 
 def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:

@@ -57,9 +57,12 @@ def publish(
     *,
     activate: bool,
     now_ms: int,
+    take_over: bool = False,
     on_records: Callable[[int], None] = lambda done: None,
 ) -> Published:
     """Publish a model under its manifest; with ``activate`` users too, and the workers start serving it.
+
+    ``take_over``: beside the active generation, as without ``activate``, and then as `streamer models activate` does.
 
     Raises:
         CheckFailed, BrokerError: as `check`; nothing is published then.
@@ -81,9 +84,9 @@ def publish(
             if activate:
                 _send_users(sender, settings, manifest, model, epochs, counts)
             sender.send(settings.topic("models"), manifest.model_version.encode(), msgspec.json.encode(manifest))
-            if activate:
+            if activate or take_over:
                 sender.send(settings.topic("control"), *activation(manifest.model_version, item_topic, now_ms))
-    return Published(manifest.model_version, item_topic, activate, dict(sender.counts))
+    return Published(manifest.model_version, item_topic, activate or take_over, dict(sender.counts))
 
 
 def _create_like(admin: KafkaAdminClient, topic: str, partitions: int, settings: Settings) -> None:

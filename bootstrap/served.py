@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bootstrap.broker import administration, read_to_end, require_topics, speaking
+from schemas.commands import ACTIVE_KEY
 from schemas.records import Control, Manifest
 from streamer.errors import BrokerError, CheckFailed
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-ACTIVE = b"active"
 _GROUPS = (
     ("interactions", "user-factors", "user-state"),
     ("item-signals", "item-factors", "item-state"),
     ("models",),
     ("control",),
 )
+
+
+class Place(Enum):
+    """Where a generation goes: as the first one, beside the active one, or beside it and then in its place."""
+
+    FIRST = auto()
+    BESIDE = auto()
+    NEXT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ def served(settings: Settings) -> Served:
             manifests[name] = _decode(record.value, Manifest, settings.topic("models"))
     active = None
     for record in read_to_end(settings, settings.topic("control"))[0]:
-        if record.key == ACTIVE:
+        if record.key == ACTIVE_KEY:
             active = None if record.value is None else _decode(record.value, Control, settings.topic("control"))
     return Served(manifests, active)
 
@@ -74,8 +83,8 @@ def expect_place(settings: Settings, *, activate: bool) -> tuple[dict[str, int],
     known = served(settings)
     if activate and known.active is not None:
         raise CheckFailed(
-            f"{known.active.model_version} is active: publish with --no-activate, then `streamer models activate`; "
-            "workers take the new generation up when they are restarted."
+            f"{known.active.model_version} is active: publish with --no-activate, then `streamer models activate`, or "
+            "with --activate at once; workers take the new generation up when they are restarted."
         )
     return counts, known
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer
 
+from schemas.commands import ACTIVE_KEY
 from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_user_rows
 from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
@@ -18,7 +19,6 @@ from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
 from streamer.steps.items import Items
 
-ACTIVE_KEY = b"active"
 _CHUNK = 2_000
 
 

@@ -102,9 +102,7 @@ def main() -> None:
         f"{apply_us:.1f} microseconds an event, of it {kernel_us:.1f} to fold and solve"
     )
     if judged:
-        print(
-            f"{judged} sampled events judged among {world.items:,} items: {judging / judged * 1e6:.0f} microseconds each"
-        )
+        print(f"{judged} sampled events judged among {world.items:,} items: {judging / judged * 1e6:.0f} us each")
 
 
 if __name__ == "__main__":
