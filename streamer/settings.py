@@ -154,6 +154,7 @@ class Quality(Section):
 
     sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
     per_second: Positive = 50
+    cpu: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.05
     k: Annotated[int, Field(ge=1, le=1_000)] = 10
     window: Annotated[int, Field(ge=10, le=1_000_000)] = 1_000
     psi_bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25

@@ -3,7 +3,7 @@
     batch committed -> offer -> | thread: judge -> tally, detectors -> metrics, alarms -> ask
 
 Nobody waits for it: what it has no time for is left out and counted. It judges at most ``per_second`` events a second
-and computes for at most `_SHARE` of the time, whatever the number of items.
+and computes for at most the share ``cpu`` of the time, whatever the number of items.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from streamer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-_SHARE = 0.05
 _WAITING = 512  # batches
 _ASK_AGAIN_SECONDS = 3_600.0
 _STOP_SECONDS = 5.0
@@ -70,7 +69,7 @@ class Quality:
         self._shifts: tuple[str, Shifts] | None = None
         self._asked: dict[str, float] = {}
         self._alarms: set[str] = set()
-        self._allowance = Allowance(settings.per_second, _SHARE, clock)
+        self._allowance = Allowance(settings.per_second, settings.cpu, clock)
         self._queue: queue.Queue[Sampled | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._live, name="quality", daemon=True)
 

@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 
 def quality(clock: Clock, *, reference: Reference | None = None, **settings: Any) -> Quality:
-    made = Quality(QualitySettings(**settings), Metrics(), clock)
+    made = Quality(QualitySettings(**{"cpu": 1.0} | settings), Metrics(), clock)
     about = manifest(POLICY)
     made.serve(about if reference is None else msgspec.structs.replace(about, reference=reference), items(POLICY))
     return made
