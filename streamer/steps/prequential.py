@@ -8,7 +8,7 @@ these leave, solved by the same functions; after `_EARLIER` of them it is left o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -59,21 +59,31 @@ class Sampler:
         tested = chosen[effective]
         typed = chosen[effective | (columns.kind[chosen] != POSITIVE)]
         types = [type_of(position) for position in columns.position[typed].tolist()]
-        judged = [event for event in tested[:_MOST].tolist() if self._judgeable(columns, rows, event)]
-        trials = self._trials(columns, rows, judged) if judged else None
+        pasts = self._pasts(columns, rows, tested[:_MOST].tolist())
+        trials = self._trials(columns, rows, pasts) if pasts else None
         return Sampled(self._model_version, counted, types, columns.index[tested], trials)
 
-    def _judgeable(self, columns: Columns, rows: Sequence[bytes | None], event: int) -> bool:
-        """A known item, and a user who has nothing yet or something in this generation's space, and is no flood."""
-        user = columns.user[event]
-        row = rows[user]
-        if columns.index[event] < 0 or (row is not None and row[_GENERATION] != self._number):
-            return False
-        return int(np.count_nonzero(columns.user[:event] == user)) <= _EARLIER
+    def _pasts(self, columns: Columns, rows: Sequence[bytes | None], events: list[int]) -> dict[int, Index]:
+        """Each event that can be judged with its user's earlier ones in the batch.
 
-    def _trials(self, columns: Columns, rows: Sequence[bytes | None], events: list[int]) -> Trials:
+        It is on a known item, and its user has nothing yet or something in this generation's space, and is no flood.
+        """
+        pasts = {}
+        users, index = np.ascontiguousarray(columns.user), columns.index[events].tolist()
+        for event, item in zip(events, index, strict=True):
+            user = users[event]
+            row = rows[user]
+            if item < 0 or (row is not None and row[_GENERATION] != self._number):
+                continue
+            past = np.flatnonzero(users[:event] == user)
+            if len(past) <= _EARLIER:
+                pasts[event] = past
+        return pasts
+
+    def _trials(self, columns: Columns, rows: Sequence[bytes | None], pasts: Mapping[int, Index]) -> Trials:
         """What was known before these events; one on an item that its user has had already is no test."""
-        rows = _rows_before(columns, rows, events, self._items, self._generation)
+        events = np.fromiter(pasts, np.intp, len(pasts))
+        rows = _rows_before(columns, rows, pasts, self._items, self._generation)
         space, item = self._items.space, columns.index[events]
         users = decode_user_rows(rows, self._generation.shape)
         width = max(int(users.head["entries"].max(initial=1)), 1)
@@ -93,20 +103,23 @@ class Sampler:
 
 
 def _rows_before(
-    columns: Columns, rows: Sequence[bytes | None], events: Sequence[int], items: Items, generation: Generation
+    columns: Columns,
+    rows: Sequence[bytes | None],
+    pasts: Mapping[int, Index],
+    items: Items,
+    generation: Generation,
 ) -> list[bytes | None]:
-    """The row of each event's user just before the event: the earlier events of the batch are in it."""
-    before = [rows[columns.user[event]] for event in events]
-    earlier = [np.flatnonzero(columns.user[:event] == columns.user[event]) for event in events]
-    late = [number for number, some in enumerate(earlier) if len(some)]
+    """The row of each event's user just before the event: what is past of the batch is in it."""
+    before = [rows[columns.user[event]] for event in pasts]
+    late = [(number, past) for number, past in enumerate(pasts.values()) if len(past)]
     if not late:
         return before
     # As if each were a user of its own, since two events of one user have different pasts.
-    which = np.concatenate([earlier[number] for number in late])
-    past: npt.NDArray[np.int64] = columns.packed[which]
-    past[:, packed.USER] = np.repeat(np.arange(len(late)), [len(earlier[number]) for number in late])
-    own = columns_of(past, [columns.item_id[event] for event in which.tolist()])
-    fresh = refresh(own, [before[number] for number in late], [], items, generation)
+    which = np.concatenate([past for _, past in late])
+    some: npt.NDArray[np.int64] = columns.packed[which]
+    some[:, packed.USER] = np.repeat(np.arange(len(late)), [len(past) for _, past in late])
+    own = columns_of(some, [columns.item_id[event] for event in which.tolist()])
+    fresh = refresh(own, [before[number] for number, _ in late], [], items, generation)
     for user, row in zip(fresh.users.tolist(), fresh.row, strict=True):
-        before[late[user]] = row
+        before[late[user][0]] = row
     return before

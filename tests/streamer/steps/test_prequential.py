@@ -218,6 +218,17 @@ def test_an_item_that_came_later_is_unknown_to_the_frozen_model() -> None:
     assert (ranks["live"][0], ranks["frozen"][0], ranks["popularity"][0]) == (0.0, np.inf, 0.0)
 
 
+def test_an_item_that_moved_meanwhile_is_judged_as_it_was() -> None:
+    """It may be the event itself that has moved it towards its user."""
+    view = items(POLICY)
+    judge = Judge(manifest(POLICY), view)
+    some = trials(np.random.default_rng(0), view, 1, 7)
+    some.vector[:] = -some.target
+    before = judge.judge(some).ranks["live"][0]
+    view.put([f"i{some.item[0]}"], [2], 9 * some.vector)
+    assert judge.judge(some).ranks["live"][0] == before > 0
+
+
 def test_popularity_begins_with_the_training_data() -> None:
     """As far as the manifest tells; an item that it names and the space lacks is passed over."""
     reference = Reference({"click": 9}, {"i7": 5, "gone": 4}, 9)
