@@ -65,12 +65,33 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=25)
-@given(EVENTS, st.lists(st.integers(0, 25), max_size=4), st.floats(0.05, 1.0))
+@given(EVENTS, st.lists(st.integers(0, 25), max_size=4), st.sampled_from([0.3, 1.0]))
 def test_the_sample_does_not_depend_on_batches(bodies: list[dict[str, object]], cuts: list[int], share: float) -> None:
     """The same events, each with the same row before it, to the last bit."""
     records = [record(number, event(**body)) for number, body in enumerate(bodies)]
     one_by_one = list(range(len(records)))
     assert trials_of(sampling(share), records, cuts) == trials_of(sampling(share), records, one_by_one)
+
+
+def test_each_event_of_a_burst_is_judged_by_what_the_ones_before_it_left() -> None:
+    """Thirty events of two users in one batch, among them duplicates, are as thirty batches."""
+    rng = np.random.default_rng(0)
+    records = [
+        record(
+            number,
+            event(
+                user_id=f"u{number % 2}",
+                item_id=f"i{rng.integers(20)}",
+                request_id=f"{rng.integers(40)}",
+                event_type="hide" if number % 7 == 3 else "like",
+                timestamp=NOW - number,
+            ),
+        )
+        for number in range(30)
+    ]
+    whole = trials_of(sampling(), records, [])
+    assert len(whole) > 12
+    assert whole == trials_of(sampling(), records, list(range(30)))
 
 
 def test_only_what_was_applied_to_a_known_item_that_is_new_is_judged() -> None:
