@@ -21,6 +21,8 @@ from threadpoolctl import threadpool_limits
 from streamer.errors import CheckFailed, FactorsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bootstrap.job import Source
     from bootstrap.model import Model
     from bootstrap.read import Log
@@ -67,10 +69,14 @@ Warm = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What trains the factors.")]
-NoActivate = Annotated[
+Activate = Annotated[
     bool,
-    typer.Option("--no-activate", help="Announce the generation, and let the active one be served."),
+    typer.Option("--activate/--no-activate", help="Serve it at once, or announce it and leave the active one be."),
 ]
+Every = Annotated[str | None, typer.Option("--every", help="Train again and again: 90s, 15m, 6h, 1d.")]
+OnDrift = Annotated[bool, typer.Option("--on-drift", help="Train when a worker asks for it; goes with --every too.")]
+MinInterval = Annotated[str, typer.Option("--min-interval", help="At least so long between two trainings.")]
+Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many trainings.")]
 
 
 @app.command()
@@ -162,7 +168,7 @@ def search(
 @app.command()
 def publish(
     artifact: Annotated[str, typer.Argument(help="Artifact folder, any fsspec URL.")],
-    no_activate: NoActivate = False,
+    activate: Activate = True,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -172,7 +178,7 @@ def publish(
 
     settings = _settings(config)
     manifest, model = open_artifact(artifact)
-    _publish(settings, manifest, model, activate=not no_activate, dry_run=dry_run, as_json=as_json)
+    _publish(settings, manifest, model, activate=activate, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -181,21 +187,64 @@ def run(
     items: Items = None,
     parent: Parent = None,
     warm_start: Warm = False,
-    no_activate: NoActivate = False,
+    activate: Activate = True,
+    every: Every = None,
+    on_drift: OnDrift = False,
+    min_interval: MinInterval = "10m",
+    rounds: Rounds = None,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
-    """Read, train, evaluate, write the artifact and publish it."""
+    """Read, train, evaluate, write the artifact and publish it; with --every or --on-drift until it is stopped."""
     settings = _settings(config)
-    _expect_topics(settings)
     source = _source(events, items, parent, warm_start=warm_start)
-    manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
-    if not as_json:
-        _print_generation(manifest, log, as_json=False)
-    _hold_to_gates(manifest)
-    _publish(settings, manifest, model, activate=not no_activate, dry_run=dry_run, as_json=as_json)
+
+    def once() -> None:
+        _expect_topics(settings)
+        manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
+        if not as_json:
+            _print_generation(manifest, log, as_json=False)
+        _hold_to_gates(manifest)
+        _publish(settings, manifest, model, activate=activate, dry_run=dry_run, as_json=as_json)
+
+    if every is None and not on_drift:
+        once()
+        return
+    if events is not None or parent is not None:
+        raise typer.BadParameter(
+            "--every and --on-drift read the topic and go on from the active generation",
+            param_hint="--events, --parent",
+        )
+    _repeat(settings, once, every=every, on_drift=on_drift, min_interval=min_interval, rounds=rounds)
+
+
+def _repeat(
+    settings: Settings,
+    once: Callable[[], None],
+    *,
+    every: str | None,
+    on_drift: bool,
+    min_interval: str,
+    rounds: int | None,
+) -> None:
+    """Round after round."""
+    from bootstrap.loop import Plan, ending_cleanly, repeat, seconds_of, wish
+
+    try:
+        seconds = [None if text is None else seconds_of(text) for text in (every, min_interval)]
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--every, --min-interval") from None
+    plan = Plan(seconds[0], on_drift, seconds[1] or 0.0, rounds)
+
+    def train() -> None:
+        once()
+        gc.collect()  # the collector is off while events are read, and this process stays
+
+    with ending_cleanly():
+        if code := repeat(plan, train, lambda: wish(settings)):
+            raise SystemExit(code)
 
 
 def _settings(config: Path | None) -> Settings:
@@ -262,7 +311,12 @@ def _publish(
     total = 2 * len(model.item_ids) + 2 * len(model.users.ids)
     with shown("publishing", total) as say:
         done = publishing.publish(
-            settings, manifest, model, activate=activate, now_ms=_now_ms(), on_records=lambda sent: say(sent, "")
+            settings,
+            manifest,
+            model,
+            activate=activate,
+            now_ms=_now_ms(),
+            on_records=lambda sent: say(sent, ""),
         )
     if as_json:
         _print_json(
@@ -278,7 +332,9 @@ def _publish(
         return
     for topic, count in done.records.items():
         print(f"{count:>10,} records to {topic}")
-    print(f"{version} is {'active' if activate else f'announced: `streamer models activate {version}` serves it'}")
+    print(
+        f"{version} is {'active' if done.activated else f'announced: `streamer models activate {version}` serves it'}"
+    )
 
 
 def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:

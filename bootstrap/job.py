@@ -19,6 +19,7 @@ from bootstrap.columns import Columns, columns_of
 from bootstrap.fit import Recipe, fit, score
 from bootstrap.gates import judge
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
+from bootstrap.reference import reference_of
 from bootstrap.served import served
 from schemas.outcomes import Outcome
 from schemas.records import Artifact, CatalogueEntry, Manifest
@@ -219,6 +220,7 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         parent_version=heritage.parent_version,
         alignment=turn.done if turn is not None else None,
         code_version=code_version(),
+        reference=reference_of(log),
     )
     return manifest, model
 

@@ -88,7 +88,7 @@ def publish(
             item_topic = common if founding else own
             if activate:
                 for key, command in activation(manifest.model_version, now_ms, item_topic, common):
-                    sender.send(settings.topic("control"), key, msgspec.json.encode(command))
+                    sender.send(settings.topic("control"), key, command)
     return Published(manifest.model_version, item_topic, activate, dict(sender.counts))
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bootstrap.broker import administration, read_to_end, require_topics, speaking
+from schemas.commands import ACTIVE_KEY
 from schemas.records import Control, Manifest
 from streamer.errors import BrokerError, CheckFailed
-from streamer.events.activation import ACTIVE_KEY
 
 if TYPE_CHECKING:
     from streamer.settings import Settings

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 INT64_MAX = 2**63 - 1
 
@@ -166,6 +166,18 @@ class Alignment(Struct, frozen=True, forbid_unknown_fields=True):
     residual: NotNegative
 
 
+class Reference(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the training data were made of, for workers to compare with: drift, and popularity from the start.
+
+    ``event_types``: events of each type; ``popular_items``: positive events of the most popular items, the most
+    popular first; ``item_events``: positive events of all items.
+    """
+
+    event_types: dict[str, Count]
+    popular_items: dict[str, Count]
+    item_events: Count
+
+
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one model generation is and where it came from, `factors.models`, keyed by model version."""
 
@@ -191,6 +203,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     item_partitions: Annotated[int, Meta(ge=1)] | None = None
     items_sha256: Sha256 | None = None
     alignment: Alignment | None = None
+    reference: Reference | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse vectors of another dimension than the manifest's.
@@ -218,6 +231,19 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
     at: Millis
     item_topic: Annotated[str, Meta(min_length=1, max_length=249)]
     generation: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
+
+
+class Retrain(Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker's wish for a new generation, `factors.control`, key ``retrain``.
+
+    ``model_version`` is the generation that the worker serves, ``feature`` what has shifted and ``value`` by how much.
+    """
+
+    command: Literal["retrain"]
+    model_version: Id
+    at: Millis
+    feature: Literal["event_types", "item_popularity", "scores", "loss"]
+    value: float
 
 
 def policy_mistakes(values: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from threadpoolctl import threadpool_limits
 
 from streamer.engine import lenient
+from streamer.engine.ask import asking
 from streamer.engine.changelog import ChangelogMismatch
 from streamer.engine.ending import stop_consumer
 from streamer.engine.follow import partition_counts
@@ -134,6 +135,7 @@ class Worker:
             self._telemetry.watch(group.assignments.lags, group.assignments.rows)
         _settle_garbage()
         await stack.enter_async_context(self._feeling_the_broker())
+        await stack.enter_async_context(self._asking_for_retrains())
         await self._serve(models, generations, groups)
 
     def _told_to_stop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -215,6 +217,16 @@ class Worker:
         finally:
             pulse.cancel()
             await asyncio.gather(pulse, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _asking_for_retrains(self) -> AsyncIterator[None]:
+        """Send what the judge wishes to the control topic, where that is wanted."""
+        if self._telemetry.quality is None or not self._settings.quality.ask_for_retrain:
+            yield
+            return
+        async with asking(self._settings.topic("control"), self._client) as ask:
+            self._telemetry.quality.ask = ask
+            yield
 
     def _group(self, name: str, serving: Serving, step: Step, memory: StoreMemory) -> Group:
         settings, topic, engine = self._settings, self._settings.topic, self._settings.engine

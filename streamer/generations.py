@@ -100,7 +100,10 @@ class Generations:
         if len(self._held) > 1 and all(group.assignments.at(serving.generation) for group in groups):
             log.info("generation_served", model_version=serving.version, before=self._held[-2].version)
             while len(self._held) > 1:
-                await self._held.pop(0).stop()
+                left = self._held.pop(0)
+                await left.stop()
+                if left.version != serving.version:
+                    self._telemetry.left(left.version)
 
     def _serve(self, serving: Serving) -> None:
         self._held.append(serving)

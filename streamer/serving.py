@@ -163,6 +163,7 @@ class Loader:
             tolerance=settings.engine.tolerance,
             encoding=settings.factors.encoding,
             source=f"{settings.engine.app_id}-users",
+            sample=settings.quality.sample,
             generation=serving.generation,
             founding=serving.founding,
             shapes={number: _shape(manifest, epochs) for number, manifest in known.items()},

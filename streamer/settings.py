@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.records import Policy
@@ -45,9 +45,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_number_is_a_boolean(cls, value: object) -> object:
+    def _no_number_is_a_boolean(cls, value: object, info: ValidationInfo) -> object:
         # Python counts true as 1; in a file it is a slip.
-        if isinstance(value, bool):
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise PydanticCustomError("boolean", "a boolean")
         return value
 
@@ -150,6 +150,20 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class Quality(Section):
+    """How the users role judges the factors on the events that come in, and when it says that something has shifted."""
+
+    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    per_second: Positive = 50
+    cpu: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.05
+    k: Annotated[int, Field(ge=1, le=1_000)] = 10
+    window: Annotated[int, Field(ge=10, le=1_000_000)] = 1_000
+    psi_bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
+    patience: Annotated[int, Field(ge=1, le=1_000)] = 3
+    false_alarms: Share = 0.002
+    ask_for_retrain: bool = False
+
+
 class Factors(Section):
     """How vectors are published: JSON, or raw little-endian float32 with the rest in headers."""
 
@@ -200,6 +214,7 @@ class Settings(Section):
     http: Http = Http()
     log: Log = Log()
     factors: Factors = Factors()
+    quality: Quality = Quality()
     bootstrap: Bootstrap = Bootstrap()
     gates: Gates = Gates()
 

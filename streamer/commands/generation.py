@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
 
+from schemas.commands import ACTIVE_KEY
 from schemas.cuts import GENERATION_KEY
 from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_user_rows
 from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
-from streamer.events.activation import ACTIVE_KEY
 from streamer.events.hashes import generation_id
 from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor

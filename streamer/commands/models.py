@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from schemas.records import Manifest
@@ -99,7 +98,7 @@ def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_
     at = time.time_ns() // 1_000_000
     with producing(settings) as producer:
         for key, command in activation(version, at, item_topic, settings.topic("item-factors")):
-            producer.send(settings.topic("control"), key, msgspec.json.encode(command))
+            producer.send(settings.topic("control"), key, command)
     before = known.active.model_version if known.active else None
     if as_json:
         dump({"active": version, "before": before, "item_topic": item_topic})

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import structlog
 
+from schemas.commands import ACTIVATION_KEY, ACTIVE_KEY
 from schemas.records import Control, Manifest
 from streamer.engine.follow import Follower
-from streamer.events.activation import ACTIVATION_KEY, ACTIVE_KEY
 from streamer.events.hashes import generation_id
 
 log = structlog.get_logger(__name__)

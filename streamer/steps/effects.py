@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.outcomes import Outcome, Reason
+from streamer.steps.sampled import Sampled
 
 Headers = list[tuple[str, bytes]]
 Outgoing = tuple[bytes | None, bytes | None, int | None, Headers]
@@ -39,7 +40,7 @@ class Effects:
     changelog: the first of the rows as records, where a step has written them already;
     memory: what the encoded records lie in, for `Step.reuse`;
     outcomes: one count a record delivered, they add up to the batch; facts: numbers for the metrics, see
-    `streamer.telemetry.metrics`.
+    `streamer.telemetry.metrics`; sampled: for the judge.
     """
 
     rows: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Effects:
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     facts: dict[str, float] = field(default_factory=dict)
     norms: npt.NDArray[np.floating[Any]] | None = None
+    sampled: Sampled | None = None
 
     def send(self, target: Target, record: Outgoing) -> None:
         """Add one record for a target."""

@@ -30,6 +30,7 @@ from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
 from streamer.steps.fold import EMPTY, KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
+from streamer.steps.prequential import Sampler
 from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
 from streamer.steps.renew import Signals, renew
@@ -81,11 +82,15 @@ class UserStep:
         tolerance: float,
         encoding: Literal["json", "f32le"],
         source: str,
+        sample: float = 0.0,
         generation: int | None = None,
         founding: bool = True,
         shapes: Mapping[int, RowShape] | None = None,
     ) -> None:
-        """``generation``: by default the model's own; ``shapes``: of rows of others, where they are not this one's."""
+        """``sample``: the share of the events that goes to the judge; ``generation``: by default the model's own.
+
+        ``shapes``: of the rows of other generations, where they are not this one's.
+        """
         policy = manifest.policy
         self.founding, self._shapes, self._trained = founding, shapes or {}, manifest.training_data_end
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
@@ -100,6 +105,7 @@ class UserStep:
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
         )
+        self._sampler = Sampler(sample, manifest.model_version, items, self._generation) if sample else None
         # Compiles where that has not been done before: here, and never while a batch waits.
         self._compiled = compiled(items, self._generation)
         self._encoder: Encoder | None = None
@@ -199,6 +205,7 @@ class UserStep:
             fresh = refresh(columns, rows, strangers, self._items, self._generation)
             self._finish(batch, columns, batch.keys, fresh, effects)
             self._count_signals(columns, fresh.applied, effects)
+            self._sample(batch, columns, rows, fresh.applied, effects)
             return effects
         self._apply_compiled(batch, columns, rows, strangers, effects)
         return effects
@@ -238,6 +245,7 @@ class UserStep:
         else:
             self._dead_letters(batch, plain.dead_letters)
         self._count_signals(columns, applied, effects)
+        self._sample(batch, columns, rows, applied, effects)
 
     def _finish(
         self, batch: UserBatch, columns: Columns, users: list[bytes], fresh: Refreshed, effects: Effects
@@ -256,6 +264,20 @@ class UserStep:
             effects.facts[name] = max(held, fact) if name in _HIGHEST else held + fact
         self._publish(batch, keys, fresh, effects)
         self._signal(columns, keys, fresh, effects)
+
+    def _sample(
+        self, batch: UserBatch, columns: Columns, rows: Sequence[bytes | None], applied: Index, effects: Effects
+    ) -> None:
+        """Put a sample of the events aside for the judge, as things were before this batch."""
+        if self._sampler is None:
+            return
+
+        def type_of(position: int) -> str:
+            event = self._reader.read(batch.records[position])
+            assert isinstance(event, Interaction)
+            return event.event_type
+
+        effects.sampled = self._sampler.sample(columns, rows, applied, type_of)
 
     def _settle_held(self, batch: UserBatch, strangers: list[int]) -> None:
         """The wrong partition comes before what the reader found, but only a user without a row can be on one."""

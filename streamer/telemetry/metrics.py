@@ -141,8 +141,17 @@ class Metrics:
         self.generations_refused = counter(
             "generations_refused_total", "Announced generations that could not be served; the one before goes on."
         )
-        self.prequential_recall = gauge("prequential_recall", "Recall@10 of test-then-learn, recently.", "model")
+        self.prequential_recall = gauge(
+            "prequential_recall", "Recall@k of test-then-learn on sampled events, lately; k is quality.k.", "model"
+        )
+        self.prequential_ndcg = gauge("prequential_ndcg", "NDCG@k of the same events.", "model")
+        self.prequential_users_recall = gauge(
+            "prequential_users_recall", "Recall@k of users the training data knew, and of new ones.", "model", "users"
+        )
+        self._judged = counter("prequential_judged_total", "Sampled events judged.", "users")
+        self._not_judged = counter("prequential_skipped_total", "Sampled events that there was no time to judge.")
         self.drift_psi = gauge("drift_psi", "Population stability index against the training data.", "feature")
+        self.drift_alarm = gauge("drift_alarm", "Has the feature shifted for long enough: 1, else 0.", "feature")
         build = gauge("build_info", "What runs: 1.", "version", "python")
 
         for outcome, reason in _endings():
@@ -195,6 +204,15 @@ class Metrics:
         """Users refreshed by a batch, and how many of them have no known item."""
         self._cold.add(cold, users)
         self._cold_start_ratio.set(self._cold.value())
+
+    def count_judged(self, known: int, new: int) -> None:
+        """Sampled events judged, of users that the training data knew and of new ones."""
+        self._judged.labels("known").inc(known)
+        self._judged.labels("new").inc(new)
+
+    def count_not_judged(self, events: int) -> None:
+        """Sampled events left out."""
+        self._not_judged.inc(events)
 
     def set_lag(self, topic: str, partition: int, records: int) -> None:
         """Records of a partition that wait to be processed."""

@@ -21,6 +21,7 @@ from streamer.steps.items import Items
 from streamer.telemetry.health import Health
 from streamer.telemetry.http import start_http
 from streamer.telemetry.metrics import RESULTS, Metrics
+from streamer.telemetry.quality import Quality
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ class Telemetry:
         self.health = Health(roles)
         self.port = 0
         self._http, self._servers = settings.http, settings.kafka.bootstrap_servers
+        judges = "users" in roles and settings.quality.sample > 0
+        self.quality = Quality(settings.quality, self.metrics) if judges else None
         self._items: Items | None = None
         self._replica_lag: Callable[[], int] = lambda: 0
         self._lags: list[Lags] = []
@@ -56,9 +59,13 @@ class Telemetry:
         server = await start_http(self._http.host, self._http.port, self.metrics, self.health)
         self.port = server.port
         ticking = asyncio.create_task(self._tick(), name="telemetry")
+        if self.quality is not None:
+            self.quality.start()
         try:
             yield
         finally:
+            if self.quality is not None:
+                self.quality.stop()
             ticking.cancel()
             await asyncio.gather(ticking, return_exceptions=True)
             await server.stop()
@@ -82,6 +89,13 @@ class Telemetry:
         if manifest.alignment is not None:
             self.metrics.alignment_residual.set(manifest.alignment.residual)
         self.health.model(manifest.model_version)
+        if self.quality is not None:
+            self.quality.serve(manifest, items)
+
+    def left(self, model_version: str) -> None:
+        """No partition serves this generation any more."""
+        if self.quality is not None:
+            self.quality.retire(model_version)
 
     def refused(self, model_version: str) -> None:
         """A generation was announced that can't be served."""
@@ -147,6 +161,8 @@ class Telemetry:
         metrics.observe_latency(ages)
         metrics.freshness.set(float(ages.min()))
         self._users(facts)
+        if self.quality is not None and effects.sampled is not None:
+            self.quality.offer(effects.sampled)
 
     def _users(self, facts: Mapping[str, float]) -> None:
         metrics = self.metrics

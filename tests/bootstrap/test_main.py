@@ -94,6 +94,10 @@ def test_a_model_below_its_gates_ends_with_1(
         (["fit"], 3, "no broker answers at 127.0.0.1:1"),
         (["fit", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
         (["fit", "--engine", "spark"], 2, "spark"),
+        (["run", "--every", "soon"], 2, "is no time"),
+        (["run", "--on-drift", "--min-interval", "0"], 2, "is no time"),
+        (["run", "--on-drift", "--events", "x"], 2, "read the topic"),
+        (["run", "--every", "1h", "--rounds", "1"], 3, "round 1 published nothing: reading factors.models failed"),
     ],
 )
 def test_mistakes_are_one_sentence_and_a_code(

@@ -17,12 +17,14 @@ from bootstrap import publish as publishing
 from bootstrap.__main__ import main
 from bootstrap.broker import client_options, read_to_end
 from bootstrap.job import Lineage, Source, lineage, read
+from bootstrap.loop import wish
 from bootstrap.publish import publish
 from bootstrap.served import served
 from ops.data import synthetic
+from schemas.commands import RETRAIN_KEY, retrain_request
 from schemas.layouts import RowShape, decode_user_rows
 from schemas.outcomes import Outcome, Reason
-from schemas.records import Control, FactorRecord, Gate, Manifest
+from schemas.records import Control, FactorRecord, Gate, Manifest, Retrain
 from streamer.errors import BrokerError, CheckFailed
 from streamer.events.hashes import generation_id, partition
 from streamer.factors.checksum import items_sha256
@@ -131,6 +133,28 @@ def test_a_second_generation_touches_nothing_that_is_served(ready: Settings, mad
     assert (known.active.generation is not None) == activate
     heritage = lineage(ready, Source(None), lambda size: b"\1" * size, ask_topics=True)
     assert heritage == Lineage(KEY, chosen.model_version)
+
+
+def test_a_wish_counts_until_a_generation_is_newer(ready: Settings, made: Made) -> None:
+    """Also one that waits beside the active one; what is no wish is none."""
+
+    def put(value: bytes) -> None:
+        producer = KafkaProducer(**client_options(ready))
+        producer.send(ready.topic("control"), key=RETRAIN_KEY, value=value)
+        producer.close()
+
+    assert wish(ready) is None
+    publish(ready, made.manifest, made.model, activate=True, now_ms=NOW_MS)
+    newer = Retrain("retrain", made.manifest.model_version, made.manifest.created_at + 1, "loss", 0.1)
+    put(retrain_request(newer)[1])
+    assert wish(ready) == newer
+    second = msgspec.structs.replace(made.manifest, model_version="m2", created_at=made.manifest.created_at + 1)
+    publish(ready, second, made.model, activate=False, now_ms=NOW_MS)
+    assert wish(ready) is None
+    put(msgspec.json.encode(msgspec.structs.replace(newer, at=newer.at + 1)))
+    assert wish(ready) is not None
+    put(b"{}")
+    assert wish(ready) is None
 
 
 def test_a_failed_gate_publishes_nothing(ready: Settings, made: Made) -> None:

@@ -100,7 +100,7 @@ def _read_swap(world: World) -> tuple[Logs, Generation]:
 
 def test_nothing_is_lost_and_nothing_mixed(make_world: MakeWorld) -> None:
     """One worker of both roles, a model trained while events flow; Oryx would lose those since the training's cut."""
-    found = swapped(make_world(model="bootstrap", role="all", more=STANDING))
+    found = swapped(make_world(model="bootstrap", role="all", environment=STANDING))
     assert found.violations == []
     assert found.withdrawn or found.items
 
@@ -108,7 +108,7 @@ def test_nothing_is_lost_and_nothing_mixed(make_world: MakeWorld) -> None:
 @pytest.mark.parametrize("point", ["after_cut:2", "after_renewal:3"])
 def test_a_kill_in_the_midst_changes_nothing(make_world: MakeWorld, point: str) -> None:
     """SIGKILL behind a cut, and within the pass over the rows."""
-    world = make_world(model="bootstrap", role="all", more=STANDING)
+    world = make_world(model="bootstrap", role="all", environment=STANDING)
     assert swapped(world, [point]).violations == []
     assert world.workers[0].ended_with == -signal.SIGKILL, "the fault never struck"
 
@@ -125,24 +125,24 @@ def apart(world: World, *patches: str) -> Swap:
 
 def test_signals_wait_for_owners_that_are_still_to_cut_over(make_world: MakeWorld) -> None:
     """What quicker users send of the new generation waits in the log, and is taken after the cut."""
-    assert apart(make_world(model="bootstrap", role="all", more=STANDING)).violations == []
+    assert apart(make_world(model="bootstrap", role="all", environment=STANDING)).violations == []
 
 
 def test_without_waiting_signals_are_lost(make_world: MakeWorld) -> None:
     """The defence taken away: what comes early is dropped as if it were late."""
-    found = apart(make_world(model="bootstrap", role="all", more=STANDING), "no_waiting")
+    found = apart(make_world(model="bootstrap", role="all", environment=STANDING), "no_waiting")
     assert any("it came early" in problem for problem in found.violations)
 
 
 def test_without_catching_up_events_are_lost(make_world: MakeWorld) -> None:
     """The defence taken away: what Oryx does."""
-    found = swapped(make_world(model="bootstrap", role="all", more=STANDING), ["no_catching_up"])
+    found = swapped(make_world(model="bootstrap", role="all", environment=STANDING), ["no_catching_up"])
     assert any(problem.startswith("signals:") for problem in found.violations)
 
 
 def test_two_workers_and_back_again(make_world: MakeWorld) -> None:
     """`models rollback`: the first model once more, from its trained vectors, by a third generation's number."""
-    world = make_world(model="bootstrap", role="all", more=STANDING)
+    world = make_world(model="bootstrap", role="all", environment=STANDING)
     first = _active(world)["model_version"]
     assert swapped(world, names=("a", "b")).violations == []
     world.start("a", ["renew_in_small_steps"])
@@ -157,7 +157,7 @@ def test_two_workers_and_back_again(make_world: MakeWorld) -> None:
 
 def test_what_cannot_be_served_is_refused_and_the_old_one_goes_on(make_world: MakeWorld) -> None:
     """Another dimension or checksum, a number that is not finite, no vectors: each with a word; events flow on."""
-    world = make_world(model="bootstrap", role="all", more=STANDING)
+    world = make_world(model="bootstrap", role="all", environment=STANDING)
     worker = world.start()
     world.send(50)
     world.wait_caught_up()

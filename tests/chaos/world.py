@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,10 +60,11 @@ class World:
         solver: str = "cholesky",
         role: str = "users",
         batch_events: int = 40,
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[Mapping[str, object]] = (),
         forge: Forge | None = None,
-        more: Mapping[str, str] | None = None,
     ) -> None:
-        """``more``: environment variables of every command and worker."""
+        """``environment``: more settings; ``before``: what a bootstrapped model is trained on, instead of its own."""
         self._forge = forge
         self.servers, self.prefix, self.folder = bootstrap_servers, prefix, folder
         self.partitions, self.solver, self.role = partitions, solver, role
@@ -91,8 +93,9 @@ class World:
             "FACTORS_POLICY__KEYS_CAPACITY": "24",
             "FACTORS_POLICY__SUPPRESS_CAPACITY": "4",
             "PYTHONFAULTHANDLER": "1",
-            **(more or {}),
+            **(environment or {}),
         }
+        self._before = before
         # Java's partitioner: any other would split a user in two.
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
@@ -138,11 +141,29 @@ class World:
             raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on beside the test, its words on one pipe; killed at the end if it still runs."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=CHECKOUT,
+            env={**os.environ, **self._environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
     def _bootstrap(self) -> None:
         """A model of the product's own bootstrap job, trained on good events of the days before."""
         day = 86_400_000
         before = Events(0, users=self._users, items=self.items, clock=lambda: time.time_ns() // 1_000_000 - 8 * day)
         lines = [sent.value for sent in before.take(2000) if sent.value and b"timestamp" in sent.value]
+        lines = [json.dumps(event).encode() for event in self._before] or lines
         file = self.folder / "before.ndjson"
         file.write_bytes(b"\n".join(line.replace(b"\n", b"") for line in lines))
         self.command("bootstrap", "run", "--events", str(file))
