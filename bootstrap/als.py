@@ -131,7 +131,8 @@ def fit_items(
 def first_items(seed: int, items: int, dimension: int) -> F32:
     """Where the item vectors (items, k) begin: in every direction, about `_START` long."""
     draw = np.random.default_rng(seed).standard_normal((items, dimension))
-    return (draw * (_START / np.sqrt(dimension))).astype(np.float32)
+    v: F32 = (draw * (_START / np.sqrt(dimension))).astype(np.float32)
+    return v
 
 
 def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training, *, items: bool = False) -> float:
