@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bootstrap.java import OLDEST, Java, JavaMissing, find_java
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, FactorsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,8 +48,22 @@ def session(master: str) -> Iterator[Any]:
 
     Raises:
         ConfigError: as `expect_installed`.
+        FactorsError: Spark failed, at its start or at what was done with it.
     """
     java = expect_installed()
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        with _session(master, java) as spark:
+            yield spark
+    except (Py4JError, PySparkException) as problem:
+        first = " ".join(str(problem).splitlines()[:2])
+        raise FactorsError(f"Spark at {master} failed: {first}") from problem
+
+
+@contextmanager
+def _session(master: str, java: Java) -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession()

@@ -15,7 +15,7 @@ from bootstrap.artifact import open_artifact
 from bootstrap.engine import Engine
 from bootstrap.job import Lineage, make
 from bootstrap.session import expect_installed, session
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, FactorsError
 from tests.bootstrap.small import KEY, NOW_MS, quiet, settings_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,16 @@ def test_both_engines_agree(made: Made, tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened.items, model.items)
     # Not the native vectors under another name.
     assert not np.allclose(model.items, made.model.items, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("running")
+def test_what_fails_in_spark_is_one_sentence() -> None:
+    """Never a stack trace of two languages; and a caller's own session goes on."""
+    with pytest.raises(FactorsError, match=r"^Spark at local\[2\] failed: .*nowhere"), session(MASTER) as mine:
+        mine.sql("select * from nowhere")
+    with session(MASTER) as still:
+        assert still is mine
 
 
 def shapes(files: Any) -> dict[str, int]:
