@@ -18,6 +18,7 @@ import orjson
 import typer
 from threadpoolctl import threadpool_limits
 
+from bootstrap.engine import Engine, expect_usable
 from streamer.errors import CheckFailed, FactorsError
 
 if TYPE_CHECKING:
@@ -34,12 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train item and user factors by batch ALS and publish them as a model generation.",
 )
-
-
-class Engine(StrEnum):
-    """What trains."""
-
-    NATIVE = "native"
 
 
 class Wanted(StrEnum):
@@ -92,8 +87,9 @@ def fit(
 ) -> None:
     """Train on events and write the artifact folder."""
     settings = _settings(config)
+    expect_usable(engine, settings, warm_start=warm_start)
     source = _source(events, items, parent, warm_start=warm_start)
-    manifest, _, log = _train(settings, source, write=not dry_run, ask_topics=events is None)
+    manifest, _, log = _train(settings, source, engine, write=not dry_run, ask_topics=events is None)
     _print_generation(manifest, log, as_json=as_json)
     _hold_to_gates(manifest)
 
@@ -114,10 +110,11 @@ def evaluate(
     from streamer.events.hashes import ITEM_KEY_BYTES
 
     settings = _settings(config)
+    expect_usable(engine, settings, warm_start=False)
     log = read(settings, _source(events, items, None), _now_ms())
     # The key only names items inside this one run.
     columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
-    metrics = score(columns, recipe(settings), shown)
+    metrics = score(columns, recipe(settings, engine), shown)
     if as_json:
         _print_json({"metrics": metrics, "outcomes": _outcomes(log)})
     else:
@@ -199,11 +196,12 @@ def run(
 ) -> None:
     """Read, train, evaluate, write the artifact and publish it; with --every or --on-drift until it is stopped."""
     settings = _settings(config)
+    expect_usable(engine, settings, warm_start=warm_start)
     source = _source(events, items, parent, warm_start=warm_start)
 
     def once() -> None:
         _expect_topics(settings)
-        manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
+        manifest, model, log = _train(settings, source, engine, write=not dry_run, ask_topics=True)
         if not as_json:
             _print_generation(manifest, log, as_json=False)
         _hold_to_gates(manifest)
@@ -273,14 +271,16 @@ def _expect_topics(settings: Settings) -> None:
     expect_topics(settings)
 
 
-def _train(settings: Settings, source: Source, *, write: bool, ask_topics: bool) -> tuple[Manifest, Model, Log]:
+def _train(
+    settings: Settings, source: Source, engine: Engine, *, write: bool, ask_topics: bool
+) -> tuple[Manifest, Model, Log]:
     from bootstrap import artifact, job
     from bootstrap.progress import shown
 
     now_ms = _now_ms()
     log = job.read(settings, source, now_ms)
     heritage = job.lineage(settings, source, os.urandom, ask_topics=ask_topics)
-    manifest, model = job.make(settings, log, heritage, now_ms=now_ms, show=shown)
+    manifest, model = job.make(settings, log, heritage, now_ms=now_ms, show=shown, engine=engine)
     if write:
         manifest = artifact.write(settings.bootstrap.artifacts, manifest, model)
     return manifest, model, log

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap.als import Training, fit_items
+from bootstrap.engine import Engine
 from bootstrap.evaluate import LIMIT, Trained, evaluate, split
 from bootstrap.fold import fold
 from bootstrap.matrix import build
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bootstrap.align import Turn
     from bootstrap.als import Iteration
     from bootstrap.columns import Columns
+    from bootstrap.matrix import Matrix
     from bootstrap.progress import Show
     from schemas.records import Policy
 
@@ -34,13 +36,18 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a fit takes beside the events; ``tolerance`` is the stream's solver's."""
+    """What a fit takes beside the events.
+
+    tolerance: the stream's solver's; engine: what trains the item vectors; spark_master: where, if that is Spark.
+    """
 
     training: Training
     policy: Policy
     tolerance: float
     k: int
     train_fraction: float
+    engine: Engine = Engine.NATIVE
+    spark_master: str = "local[*]"
 
 
 def fit(
@@ -101,19 +108,32 @@ def _train(
 ) -> Trained:
     users = fold(columns, recipe.policy)
     matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
-    with show(what, recipe.training.iterations) as say:
-
-        def tell(iteration: Iteration) -> None:
-            say(iteration.number, f"loss {iteration.loss:,.0f}")
-
-        began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
-        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
+    items = _items(matrix, recipe, show, what, start)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     if turn is not None:
         items = turn(matrix.item_ids, items)
     space = space_of(matrix, items, recipe.policy)
     return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
+
+
+def _items(matrix: Matrix, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None) -> F32:
+    """The item vectors (m, k), by the engine of the recipe."""
+    if recipe.engine is Engine.SPARK:
+        # Not before: the base package runs without Spark.
+        from bootstrap.spark import fit_items as fit_items_on_spark
+
+        with show(f"{what} on Spark", 1) as say:
+            items = fit_items_on_spark(matrix.by_item, recipe.training, recipe.spark_master)
+            say(1, "")
+        return items
+    with show(what, recipe.training.iterations) as say:
+
+        def tell(iteration: Iteration) -> None:
+            say(iteration.number, f"loss {iteration.loss:,.0f}")
+
+        began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
+        return fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
 
 
 def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:

@@ -16,6 +16,7 @@ from bootstrap.als import Training
 from bootstrap.artifact import open_artifact, open_manifest
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
+from bootstrap.engine import Engine
 from bootstrap.fit import Recipe, fit, score
 from bootstrap.gates import judge
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
@@ -165,7 +166,7 @@ def _warm(settings: Settings, url: str | None) -> Lineage:
     return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, warm=True)
 
 
-def recipe(settings: Settings) -> Recipe:
+def recipe(settings: Settings, engine: Engine = Engine.NATIVE) -> Recipe:
     """What the settings say of training."""
     bootstrap, policy = settings.bootstrap, settings.policy
     training = Training(
@@ -180,13 +181,23 @@ def recipe(settings: Settings) -> Recipe:
         threads=bootstrap.threads,
         ridge_items=bootstrap.ridge_items,
     )
-    return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
+    return Recipe(
+        training,
+        policy,
+        settings.engine.tolerance,
+        bootstrap.recall_k,
+        bootstrap.train_fraction,
+        engine,
+        bootstrap.spark_master,
+    )
 
 
-def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show) -> tuple[Manifest, Model]:
+def make(
+    settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show, engine: Engine = Engine.NATIVE
+) -> tuple[Manifest, Model]:
     """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet."""
     columns, collisions = columns_of(log, settings.policy, heritage.item_key)
-    plan = recipe(settings)
+    plan = recipe(settings, engine)
     metrics = score(columns, plan, show)
     # Not in what was measured above: the parent has seen the events that were foretold.
     turn = Turn(heritage.parent_version, heritage.items) if heritage.parent_version and heritage.items else None
@@ -227,12 +238,12 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
 
 def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
     training = plan.training
+    # MLlib solves each row exactly, and tells no loss to be patient with.
+    solving = {"solver": training.solver, "steps": training.steps, "patience": training.patience}
     return {
-        "engine": "native",
+        "engine": plan.engine.value,
         "iterations": training.iterations,
-        "solver": training.solver,
-        "steps": training.steps,
-        "patience": training.patience,
+        **(solving if plan.engine is Engine.NATIVE else {"solver": "mllib"}),
         "seed": training.seed,
         "ridge": training.ridge,
         "ridge_items": training.ridge_items,

@@ -93,7 +93,7 @@ def test_a_model_below_its_gates_ends_with_1(
         (["run"], 3, "no broker answers at 127.0.0.1:1"),
         (["fit"], 3, "no broker answers at 127.0.0.1:1"),
         (["fit", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
-        (["fit", "--engine", "spark"], 2, "spark"),
+        (["fit", "--engine", "flink"], 2, "flink"),
         (["run", "--every", "soon"], 2, "is no time"),
         (["run", "--on-drift", "--min-interval", "0"], 2, "is no time"),
         (["run", "--on-drift", "--events", "x"], 2, "read the topic"),
