@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from schemas.records import CatalogueEntry, FactorRecord
-from streamer.steps.items import Items
+from streamer.steps.items import MAX_DRIFT, Items
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +25,8 @@ class _RawRest(msgspec.Struct):
     model_version: str
     version: int
     dimension: int
+    basis: str | None = None
+    popularity: float | None = None
 
 
 _REST = msgspec.json.Decoder(_RawRest)
@@ -47,19 +49,26 @@ class ItemReplica:
             if record.value is None:  # an erased item keeps its last vector until the next generation
                 continue
             try:
-                item_id, version, vector = self._decode(record)
+                about, vector = self._decode(record)
             except (msgspec.DecodeError, ValueError) as problem:
                 self.refused += 1
                 log.error("item_factor_refused", partition=partition, offset=record.offset, problem=str(problem))
                 continue
-            ids.append(item_id)
-            versions.append(version)
+            ids.append(about.id)
+            versions.append(about.version)
             vectors.append(vector)
+            if about.basis is not None:
+                self._items.folded.add(about.id)
+            if about.popularity is not None:
+                self._items.popularity[about.id] = about.popularity
         if ids:
             self._items.put(ids, versions, np.stack(vectors))
+            drift = self._items.check_gramian()
+            if drift is not None and not drift <= MAX_DRIFT:
+                log.warning("gramian_recounted", drift=drift, bound=MAX_DRIFT, items=self._items.space.size)
         self._items.epochs[partition] = position
 
-    def _decode(self, record: Any) -> tuple[str, int, np.typing.NDArray[np.float32]]:
+    def _decode(self, record: Any) -> tuple[_RawRest | FactorRecord, np.typing.NDArray[np.float32]]:
         rest = next((value for name, value in record.headers if name == _RAW_REST), None)
         if rest is not None:
             about: _RawRest | FactorRecord = _REST.decode(rest)
@@ -74,7 +83,7 @@ class ItemReplica:
             raise ValueError(f"it has {len(vector)} numbers, not {dimension}")
         if not np.isfinite(vector).all():
             raise ValueError("it has a number that is not finite")
-        return about.id, about.version, vector
+        return about, vector
 
     def catalogue(self, partition: int, records: Sequence[Any], position: int) -> None:
         """Records of one partition of the catalogue: withdrawn and banned items become invalid."""

@@ -29,6 +29,7 @@ from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
 from streamer.steps.fold import KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
+from streamer.steps.pairs import pair_signals
 from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
 
@@ -276,6 +277,10 @@ class UserStep:
         if not len(applied):
             return
         names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
+        if self._policy.sgd_objective == "bpr":
+            for number, signal in pair_signals(columns, fresh, names, self._items, self._generation):
+                effects.send((self._topics.item_signals, number), signal)
+            return
         values = encode_signals(
             confidence=fresh.confidence,
             event_time=columns.timestamp[applied],
