@@ -34,8 +34,8 @@ Index = NDArray[np.intp]
 class Learned:
     """What became of a batch's signals.
 
-    moved: (M,) items with a vector that a signal touched, ascending; norms: of the SGD steps taken; refused: vectors
-    that were not finite and did not replace the old ones; unknown: signals of items that still have no vector;
+    moved: (M,) items with a vector that a signal touched, ascending; norms: of the SGD steps taken; refused: steps that
+    were not finite and were not taken; unknown: signals of items that still have no vector;
     folded: items folded in so far, of this partition; capped: signals of items that only the cap keeps out.
     """
 
@@ -181,9 +181,8 @@ class ItemLearner:
             origin=self._origins(moving),
             optimiser=optimiser,
         )
-        checked = guard(new, self._policy.norm_cap)
-        new = np.where(checked.finite[:, None], checked.vectors, old)
-        out.refused = len(new) - int(checked.finite.sum())
+        taken = np.isfinite(out.norms)
+        out.refused, out.norms = len(taken) - int(taken.sum()), out.norms[taken]
         for item, vector, spent in zip(moving, new, optimiser.tolist(), strict=True):
             item.vector, item.optimiser = vector, spent
 

@@ -5,7 +5,7 @@
     u = rate * g * (e * x) - rate * reg * y - rate * pull * (y - origin)
     u = u * min(1, clip / |u|)
     adagrad     h = float32(h + |u / rate|^2),  u = u / sqrt(1 + h)
-    y = float32(y + u)                               g the event's confidence times what budget and balance leave of it
+    y = y + u,  y = float32(y * min(1, cap / |y|))   g the event's confidence times what budget and balance leave of it
 
 The second form is BPR, each item of the pair moved by its own owner: the other's score comes with the signal. AdaGrad
 sums what is left after clipping, so that one absurd signal cannot freeze an item for good.
@@ -51,6 +51,7 @@ class _Rule:
     pull: float
     clip: float
     adagrad: bool
+    cap: float
 
 
 def apply_signals(
@@ -71,7 +72,7 @@ def apply_signals(
         item_of_signal: (S,) row of `vectors` that each signal is for.
         user_vectors: (S, k) the vector of each signal's user.
         confidence: (S,) of each signal's event, with what budget and balance leave of it.
-        policy: its `sgd_rate`, `sgd_reg`, `sgd_clip`, `sgd_pull` and `sgd_step`.
+        policy: its `sgd_rate`, `sgd_reg`, `sgd_clip`, `sgd_pull`, `sgd_step` and `norm_cap`.
         pairs: of signals of pairs; None for pointwise ones.
         origin: (I, k) what `sgd_pull` pulls to; needed where that is above 0.
         optimiser: (I,) the sums h, changed in place; needed for AdaGrad.
@@ -96,6 +97,7 @@ def apply_signals(
         policy.sgd_rate * policy.sgd_pull if origin is not None else 0.0,
         policy.sgd_clip,
         policy.sgd_step == "adagrad" and policy.sgd_rate > 0,
+        policy.norm_cap,
     )
     y = vectors[busiest].astype(np.float64)
     x = user_vectors[order].astype(np.float64)
@@ -147,5 +149,8 @@ def _step(y: FloatArray, update: FloatArray, home: FloatArray | None, spent: Flo
         update *= shrunk[:, None]
         norm = norm * shrunk
     y += update
+    length: FloatArray = np.sqrt(np.add.reduce(y * y, axis=1))
+    if not length.max() <= rule.cap:
+        y *= np.minimum(1.0, rule.cap / length)[:, None]
     y[:] = y.astype(np.float32)
     return norm

@@ -136,7 +136,7 @@ class Item:
         if rules.sgd_step == "adagrad":
             self.spent = float(np.float32(self.spent + (norm / rules.sgd_rate) ** 2))
             update = update / math.sqrt(1.0 + self.spent)
-        self.vector = _capped((y + update).astype(np.float32), rules)
+        self.vector = _capped(y + update, rules)
 
     def entries(self) -> bytes:
         """The bytes of the reservoir."""
@@ -186,12 +186,12 @@ def _solved(reservoir: dict[int, tuple[float, bytes]], rules: Rules) -> Vector:
         x = np.frombuffer(raw, "<f4").astype(np.float64)
         system += (c - 1.0) * np.outer(x, x)
         right += (c if rules.rhs == "c" else c - 1.0) * x
-    return _capped(np.linalg.solve(system, right).astype(np.float32), rules)
+    return _capped(np.linalg.solve(system, right), rules)
 
 
-def _capped(vector: Vector, rules: Rules) -> Vector:
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    return (vector * (rules.norm_cap / norm)).astype(np.float32) if norm > rules.norm_cap else vector
+def _capped(vector: npt.NDArray[np.float64], rules: Rules) -> Vector:
+    norm = float(np.linalg.norm(vector))
+    return (vector * min(1.0, rules.norm_cap / max(norm, 1e-300))).astype(np.float32)
 
 
 def entries_of(records: list[LogRecord], known: set[bytes], rules: Rules) -> dict[bytes, int]:
