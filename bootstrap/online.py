@@ -82,7 +82,8 @@ class Foretold:
 
 def tests_of(columns: Columns, after: Index) -> Index:
     """The events that are foretold, in time order."""
-    return after[columns.kind[after] == POSITIVE][:LIMIT]
+    tests: Index = after[columns.kind[after] == POSITIVE][:LIMIT]
+    return tests
 
 
 def foretell(

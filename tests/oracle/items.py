@@ -56,10 +56,11 @@ def read_signal(value: bytes, rules: Rules) -> Signal | None:
     form = struct.Struct("<BBHfqQQff" if rules.sgd_objective == "bpr" else "<BBHfqQQ")
     if len(value) != form.size + 4 * rules.dimension:
         return None
-    number, kind, dimension, *rest = form.unpack_from(value)
+    number, kind, dimension, confidence, at, user, generation, *pair = form.unpack_from(value)
     if (number, kind, dimension) != (2 if rules.sgd_objective == "bpr" else 1, 3, rules.dimension):
         return None
-    return Signal(*rest[:4], value[form.size :], *rest[4:])
+    other, sign = pair or (0.0, 1.0)
+    return Signal(confidence, at, user, generation, value[form.size :], other, sign)
 
 
 @dataclass(slots=True)
@@ -189,7 +190,7 @@ def _solved(reservoir: dict[int, tuple[float, bytes]], rules: Rules) -> Vector:
     return _capped(np.linalg.solve(system, right), rules)
 
 
-def _capped(vector: npt.NDArray[np.float64], rules: Rules) -> Vector:
+def _capped(vector: npt.NDArray[np.floating[Any]], rules: Rules) -> Vector:
     norm = float(np.linalg.norm(vector))
     return (vector * min(1.0, rules.norm_cap / max(norm, 1e-300))).astype(np.float32)
 
@@ -248,6 +249,7 @@ def _check_partition(number: int, end: int, logs: Logs, rules: Rules, report: Re
     counts = [_ROW.unpack_from(data) for data in revisions.pop(_FOLDED_KEY, [])]
     if [count[:2] for count in counts] != [(_FORMAT, _FOLDED)] * len(counts):
         report.found(f"items: partition {number} counts its new items in rows of another form")
+    report.new_items += len(entered)
     if (counts[-1][10] if counts else 0) != len(entered):
         report.found(f"items: partition {number} counts other new items than the {len(entered)} that came in")
     for key in sorted(signals.keys() | revisions.keys()):

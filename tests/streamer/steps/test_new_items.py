@@ -79,6 +79,7 @@ def test_it_is_solved_anew_until_the_reservoir_is_full_and_moves_from_then_on() 
     moved = decode_item_row(rows[b"new"], dimension=K)
     assert (record.version, record.basis, moved.folded) == (3, "history", True)
     assert 0 < np.linalg.norm(moved.vector - full.vector) <= policy.sgd_clip
+    assert moved.origin is not None
     assert np.array_equal(moved.origin, full.origin)
 
 
