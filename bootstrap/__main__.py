@@ -100,6 +100,9 @@ def evaluate(
     items: Items = None,
     config: Config = None,
     as_json: Json = False,
+    items_online: Annotated[
+        bool, typer.Option("--items-online", help="Foretell once more with items that move, one event at a time.")
+    ] = False,
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
     """Train on the older events and foretell the newer ones; writes nothing."""
@@ -114,7 +117,7 @@ def evaluate(
     log = read(settings, _source(events, items, None), _now_ms())
     # The key only names items inside this one run.
     columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
-    metrics = score(columns, recipe(settings, engine), shown)
+    metrics = score(columns, recipe(settings, engine), shown, online=items_online)
     if as_json:
         _print_json({"metrics": metrics, "outcomes": _outcomes(log)})
     else:
@@ -371,6 +374,12 @@ def _print_metrics(metrics: dict[str, float]) -> None:
     names = ("recall", "ndcg", "map", "hit_rate", "known_users_recall", "new_users_recall")
     for name, prefix in (("folded in, as the stream does", ""), ("frozen", "frozen_"), ("popularity", "popularity_")):
         print(f"{name:>32}" + "".join(f"{metrics[prefix + metric]:12.4f}" for metric in names))
+    if "online_recall" in metrics:
+        print(f"{'with items that move':>32}{metrics['online_recall']:12.4f}{metrics['online_ndcg']:12.4f}")
+        print(
+            f"of all {int(metrics['online_all_scored_events']):,} events, an unknown item being a miss: recall "
+            f"{metrics['online_all_recall']:.4f}; {int(metrics['online_entered']):,} new items folded in"
+        )
     print(
         f"lists of {k}: coverage {metrics['coverage']:.3f}, novelty {metrics['novelty']:.2f} bits, share of the most "
         f"popular hundredth {metrics['top_share']:.3f}; the model knows the item of {metrics['known_item_events']:.1%} "

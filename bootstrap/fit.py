@@ -17,6 +17,7 @@ from bootstrap.evaluate import LIMIT, Trained, evaluate, split
 from bootstrap.fold import fold
 from bootstrap.matrix import build
 from bootstrap.model import Model, gramian
+from bootstrap.online import foretell
 from bootstrap.users import solve_users, space_of
 from streamer.errors import CheckFailed
 
@@ -78,15 +79,18 @@ def fit(
     return model, solved.parity_error
 
 
-def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
-    """The metrics of a model of the events before the cut, over those after it."""
+def score(columns: Columns, recipe: Recipe, show: Show, *, online: bool = False) -> dict[str, float]:
+    """The metrics of a model of the events before the cut, over those after it.
+
+    ``online``: those with items that move, too, each named ``online_``.
+    """
     before, after = split(columns, recipe.train_fraction)
     if not len(before) or not len(after):
         return {}
     # Log order again: the histories are folded as they were logged.
     trained = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
     with show("evaluating", min(len(after), LIMIT)) as say:
-        return evaluate(
+        metrics = evaluate(
             columns,
             before,
             after,
@@ -96,6 +100,19 @@ def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
             tolerance=recipe.tolerance,
             on_events=lambda done: say(done, ""),
         )
+    if not online:
+        return metrics
+    with show("moving items", min(len(after), LIMIT)) as say:
+        moved = foretell(
+            columns,
+            before,
+            after,
+            trained,
+            recipe.policy,
+            ridge_items=recipe.training.ridges[1],
+            on_events=lambda done: say(done, ""),
+        )
+    return metrics | {f"online_{name}": value for name, value in moved.metrics(recipe.k).items()}
 
 
 def _train(

@@ -19,6 +19,7 @@ from bootstrap.columns import Columns, columns_of
 from bootstrap.engine import Engine
 from bootstrap.fit import Recipe, fit, score
 from bootstrap.gates import judge
+from bootstrap.model import gramian
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
 from bootstrap.served import served
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
 
 PACKAGE = "streaming-factors"
+# The triangle of 320 dimensions takes 0.75 MB as JSON, and a record of Kafka's default size 1 MB.
+_MOST_GRAMIAN = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +235,21 @@ def make(
         alignment=turn.done if turn is not None else None,
         code_version=code_version(),
         reference=reference_of(log),
+        user_gramian=user_gramian(model),
     )
     return manifest, model
+
+
+def user_gramian(model: Model) -> list[float] | None:
+    """X'X of the users with a history, as the item half-step has it: the upper triangle row by row, nine digits each.
+
+    The workers fold new items in with it. None where it would not fit into a record of the topic of models.
+    """
+    dimension = model.items.shape[1]
+    if dimension > _MOST_GRAMIAN:
+        return None
+    whole = gramian(model.user_vectors[np.diff(model.users.history_start) > 0])
+    return [float(f"{number:.9g}") for number in whole[np.triu_indices(dimension)].tolist()]
 
 
 def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:

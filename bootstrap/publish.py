@@ -190,8 +190,10 @@ def _send_items(
     """Send every item vector; returns, for each partition, the offset that follows the last one."""
     writer = _writer(settings, manifest)
     last: dict[int, Any] = {}
+    mean = float(model.popularity.mean()) if manifest.policy.sgd_balance > 0 else 0.0
     for row, item_id in enumerate(model.item_ids):
-        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]))
+        popularity = float(model.popularity[row]) / mean if mean > 0 else None
+        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]), popularity)
         number = partition(record.key, partitions)
         last[number] = sender.send(topic, record.key, record.value, record.headers, number)
     sender.flush()

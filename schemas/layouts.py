@@ -23,14 +23,24 @@ The keys are a ring once all of the policy's ``keys_capacity`` are used: ``key_h
 
 Item row::
 
-    head | vector k*f4 | f4 optimiser state | n reservoir entries
+    head | vector k*f4 | f4 optimiser state | m origins | n reservoir entries
 
+    origin, 4 + 4k bytes: f4 popularity, vector k*f4: what the generation, or the fold-in, gave the item; m is 0 where
+                          the policy does not ask for it, else 1
     reservoir entry, 12 + 4k bytes: u8 user hash, f4 confidence, user vector k*f4 (of a young item; else n = 0)
+    key_head: 0 an item of the generation, 1 one without a vector, 2 one that was folded in
+    cap_day, cap_count: the newest UTC day of event time and the signals taken on it, where the policy has a budget
 
-Item signal::
+Item signal, pointwise and of a pair::
 
     0 u1 format (1)  1 u1 kind (3)  2 u2 dimension k  4 f4 confidence  8 i8 event_time ms
     16 u8 user hash  24 u8 generation  32 user vector k*f4
+
+    0 u1 format (2)  1 .. 32 as above  32 f4 score of the pair's other item  36 f4 sign  40 user vector k*f4
+
+    sign: +1 the item was chosen, -1 it was drawn as the other one of a pair
+
+Count of the items that were folded in, under `FOLDED_KEY` among the item rows: a head of kind 4, ``events`` of them.
 
 ``version`` counts committed revisions, ``events`` the events applied, ``event_time`` the newest event with an effect,
 ``source_next`` the offset after the last event with an effect on this row, ``cap_day``/``cap_count`` the applied
@@ -50,8 +60,11 @@ import numpy as np
 import numpy.typing as npt
 
 FORMAT = 1
-USER, ITEM, SIGNAL = 1, 2, 3
+PAIR_FORMAT = 2
+USER, ITEM, SIGNAL, FOLDED = 1, 2, 3, 4
 MARKER_KEY = b""
+FOLDED_KEY = b"\xff"
+"""No id: it is not UTF-8."""
 
 HEAD = np.dtype(
     [
@@ -293,7 +306,12 @@ def _by_class(head: npt.NDArray[Any], shape: RowShape) -> Iterator[tuple[tuple[i
 
 @dataclass(slots=True)
 class ItemRow:
-    """One item row. vector: (k,) float32; reservoir: (n, 2 + k) as (user hash, confidence, user vector)."""
+    """One item row. vector: (k,) float32; reservoir: (n,) of `reservoir_dtype`.
+
+    known: it has a vector; folded: that was folded in, the generation does not have the item. origin: (k,) float32,
+    the vector that it had from the generation or from its fold-in, and its popularity there relative to the mean; None
+    where the policy asks for neither. day, count: of its budget.
+    """
 
     generation: int
     version: int
@@ -304,6 +322,11 @@ class ItemRow:
     optimiser: float = 0.0
     known: bool = True
     reservoir: npt.NDArray[Any] | None = None
+    folded: bool = False
+    day: int = 0
+    count: int = 0
+    origin: npt.NDArray[np.float32] | None = None
+    popularity: float = 1.0
 
 
 def reservoir_dtype(dimension: int) -> np.dtype[Any]:
@@ -312,16 +335,22 @@ def reservoir_dtype(dimension: int) -> np.dtype[Any]:
 
 
 def encode_item_row(row: ItemRow) -> bytes:
-    """The bytes of an item row; an item outside the generation (``known`` False) has version 0 and a reservoir."""
+    """The bytes of an item row; an item without a vector (``known`` False) has version 0 and a reservoir."""
     reservoir = row.reservoir
     head = np.zeros(1, HEAD)
     head["format"], head["kind"], head["dimension"] = FORMAT, ITEM, len(row.vector)
     head["entries"] = 0 if reservoir is None else len(reservoir)
+    head["keys"] = 0 if row.origin is None else 1
     head["generation"], head["version"], head["events"] = row.generation, row.version, row.events
     head["event_time"], head["source_next"] = row.event_time, row.source_next
-    head["key_head"] = 0 if row.known else 1
-    tail = b"" if reservoir is None else reservoir.tobytes()
-    return head.tobytes() + row.vector.astype("<f4").tobytes() + np.float32(row.optimiser).tobytes() + tail
+    head["key_head"] = 1 if not row.known else 2 if row.folded else 0
+    head["cap_day"], head["cap_count"] = row.day, row.count
+    parts = [head.tobytes(), row.vector.astype("<f4").tobytes(), np.float32(row.optimiser).tobytes()]
+    if row.origin is not None:
+        parts += [np.float32(row.popularity).tobytes(), row.origin.astype("<f4").tobytes()]
+    if reservoir is not None:
+        parts.append(reservoir.tobytes())
+    return b"".join(parts)
 
 
 def decode_item_row(data: Bytes, *, dimension: int) -> ItemRow:
@@ -336,8 +365,9 @@ def decode_item_row(data: Bytes, *, dimension: int) -> ItemRow:
     head = np.frombuffer(data[:HEAD_BYTES], HEAD)
     _check_heads(head, ITEM, dimension, 0)
     entry = reservoir_dtype(dimension)
-    count = int(head["entries"][0])
-    if len(data) != fixed + count * entry.itemsize:
+    count, origins = int(head["entries"][0]), int(head["keys"][0])
+    rest = fixed + origins * (4 + 4 * dimension)
+    if origins > 1 or len(data) != rest + count * entry.itemsize:
         raise LayoutError("an item row's length does not fit its counts")
     return ItemRow(
         generation=int(head["generation"][0]),
@@ -347,14 +377,42 @@ def decode_item_row(data: Bytes, *, dimension: int) -> ItemRow:
         source_next=int(head["source_next"][0]),
         vector=np.frombuffer(data[HEAD_BYTES : fixed - 4], "<f4").copy(),
         optimiser=float(np.frombuffer(data[fixed - 4 : fixed], "<f4")[0]),
-        known=int(head["key_head"][0]) == 0,
-        reservoir=np.frombuffer(data[fixed:], entry).copy() if count else None,
+        known=int(head["key_head"][0]) != 1,
+        reservoir=np.frombuffer(data[rest:], entry).copy() if count else None,
+        folded=int(head["key_head"][0]) == 2,
+        day=int(head["cap_day"][0]),
+        count=int(head["cap_count"][0]),
+        origin=np.frombuffer(data[fixed + 4 : rest], "<f4").copy() if origins else None,
+        popularity=float(np.frombuffer(data[fixed : fixed + 4], "<f4")[0]) if origins else 1.0,
     )
 
 
+def encode_folded(generation: int, count: int) -> bytes:
+    """How many items of a partition a generation has folded in."""
+    head = np.zeros(1, HEAD)
+    head["format"], head["kind"], head["generation"], head["events"] = FORMAT, FOLDED, generation, count
+    return head.tobytes()
+
+
+def decode_folded(data: Bytes | None, generation: int) -> int:
+    """The count of `encode_folded`; 0 where there is none, or another generation's.
+
+    Raises:
+        LayoutError: another format, kind or length.
+    """
+    if data is None:
+        return 0
+    if len(data) != HEAD_BYTES:
+        raise LayoutError(f"a count of folded items has {HEAD_BYTES} bytes, not {len(data)}")
+    head = np.frombuffer(data, HEAD)
+    _check_heads(head, FOLDED, 0, 0)
+    return int(head["events"][0]) if int(head["generation"][0]) == generation else 0
+
+
 @cache
-def signal_dtype(dimension: int) -> np.dtype[Any]:
-    """The item signal's layout for vectors of this dimension."""
+def signal_dtype(dimension: int, *, pair: bool = False) -> np.dtype[Any]:
+    """The item signal's layout for vectors of this dimension; ``pair``: of an item of a pair."""
+    pairs = [("other", "<f4"), ("sign", "<f4")] if pair else []
     return np.dtype(
         [
             ("format", "u1"),
@@ -364,6 +422,7 @@ def signal_dtype(dimension: int) -> np.dtype[Any]:
             ("event_time", "<i8"),
             ("user", "<u8"),
             ("generation", "<u8"),
+            *pairs,
             ("vector", "<f4", (dimension,)),
         ]
     )
@@ -376,33 +435,40 @@ def encode_signals(
     user: npt.NDArray[np.uint64],
     generation: int,
     vector: npt.NDArray[np.float32],
+    pair: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]] | None = None,
 ) -> list[bytes]:
-    """One signal an applied event; confidence, event_time, user: (S,), vector: (S, k)."""
-    dtype = signal_dtype(vector.shape[1])
+    """One signal an applied event; confidence, event_time, user: (S,), vector: (S, k); pair: (other, sign), each (S,).
+
+    One of a pair for its chosen item and one for the drawn one.
+    """
+    dtype = signal_dtype(vector.shape[1], pair=pair is not None)
     out = np.empty(len(vector), dtype)
     out["format"], out["kind"], out["dimension"] = FORMAT, SIGNAL, vector.shape[1]
     out["confidence"], out["event_time"], out["user"] = confidence, event_time, user
     out["generation"], out["vector"] = generation, vector
+    if pair is not None:
+        out["format"] = PAIR_FORMAT
+        out["other"], out["sign"] = pair
     data, size = out.tobytes(), dtype.itemsize
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def decode_signals(values: Sequence[Bytes], *, dimension: int) -> npt.NDArray[Any]:
+def decode_signals(values: Sequence[Bytes], *, dimension: int, pair: bool = False) -> npt.NDArray[Any]:
     """(S,) signals of `signal_dtype`.
 
     Raises:
         LayoutError: another format, kind, dimension or length.
     """
-    dtype = signal_dtype(dimension)
+    dtype, expected = signal_dtype(dimension, pair=pair), PAIR_FORMAT if pair else FORMAT
     if any(len(value) != dtype.itemsize for value in values):
         raise LayoutError(f"a signal is not {dtype.itemsize} bytes long")
     signals = np.frombuffer(b"".join(values), dtype)
     if len(signals) and (
-        (signals["format"] != FORMAT).any()
+        (signals["format"] != expected).any()
         or (signals["kind"] != SIGNAL).any()
         or (signals["dimension"] != dimension).any()
     ):
-        raise LayoutError(f"a signal is not of format {FORMAT} and dimension {dimension}")
+        raise LayoutError(f"a signal is not of format {expected} and dimension {dimension}")
     return signals
 
 

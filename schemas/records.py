@@ -44,6 +44,9 @@ DAY_MS = 24 * 60 * 60 * 1000
 # A century: so bounded, durations added to any sensible time stay within 64 bits.
 Duration = Annotated[int, Meta(ge=0, le=36_525 * DAY_MS)]
 
+RESERVOIR = 32
+"""Users that an item outside the generation is folded in from, at most."""
+
 
 class Interaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One event, `factors.interactions`, in its normal form: the timestamp is always milliseconds.
@@ -75,7 +78,8 @@ class CatalogueEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One published vector, `factors.user-factors` and `factors.item-factors`.
 
-    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply.
+    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply. An item has a ``basis`` only
+    where the generation does not have it ("history": it was folded in), and ``popularity`` where the policy balances.
     """
 
     id: Id
@@ -92,6 +96,7 @@ class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     basis: Literal["history", "blend", "segment", "average", "popularity"] | None = None
     session: list[float] | None = None
     bias: float | None = None
+    popularity: NotNegative | None = None
 
 
 def _default_weights() -> dict[str, float]:
@@ -126,6 +131,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sgd_rate: NotNegative = 0.01
     sgd_reg: NotNegative = 0.01
     sgd_clip: Positive = 1.0
+    sgd_objective: Literal["pointwise", "bpr"] = "pointwise"
+    sgd_step: Literal["constant", "adagrad"] = "constant"
+    sgd_pull: NotNegative = 0.0
+    sgd_budget: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    sgd_balance: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    # An item is folded in from at most `RESERVOIR` users, so it cannot wait for more.
+    new_item_users: Annotated[int, Meta(ge=1, le=RESERVOIR)] = 3
+    new_items_cap: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 10_000
     suppress_capacity: Capacity = 64
 
     def __post_init__(self) -> None:
@@ -204,9 +217,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     items_sha256: Sha256 | None = None
     alignment: Alignment | None = None
     reference: Reference | UnsetType = UNSET
+    user_gramian: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors of another dimension than the manifest's.
+        """Refuse vectors, and a Gramian, of another dimension than the manifest's.
 
         Raises:
             ValueError: names the vector.
@@ -215,6 +229,9 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
+        triangle = self.dimension * (self.dimension + 1) // 2
+        if self.user_gramian is not None and len(self.user_gramian) != triangle:
+            raise ValueError(f"user_gramian: has {len(self.user_gramian)} numbers where a triangle has {triangle}")
 
 
 class Control(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from schemas.records import CatalogueEntry, FactorRecord
-from streamer.steps.items import Items
+from streamer.steps.items import MAX_DRIFT, Items
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +25,8 @@ class _RawRest(msgspec.Struct):
     model_version: str
     version: int
     dimension: int
+    basis: str | None = None
+    popularity: float | None = None
 
 
 _REST = msgspec.json.Decoder(_RawRest)
@@ -72,8 +74,15 @@ class ItemReplica:
             ids.append(about.id)
             versions.append(about.version)
             vectors.append(vector)
+            if about.basis is not None:
+                self._items.folded.add(about.id)
+            if about.popularity is not None:
+                self._items.popularity[about.id] = about.popularity
         if ids:
             self._items.put(ids, versions, np.stack(vectors))
+            drift = self._items.check_gramian()
+            if drift is not None and not drift <= MAX_DRIFT:
+                log.warning("gramian_recounted", drift=drift, bound=MAX_DRIFT, items=self._items.space.size)
 
     @staticmethod
     def _decode(record: Any) -> tuple[_RawRest | FactorRecord, np.typing.NDArray[np.float32]]:

@@ -44,9 +44,10 @@ def warm() -> bool:
 
 
 def compiled(items: Items, generation: Generation) -> Compiled | None:
-    """The compiled path for a generation, None where it does not serve: no compiler, caps, or the exact solver."""
+    """The compiled path for a generation, None where it does not serve: no compiler, caps, pairs, the exact solver."""
     policy = generation.policy
-    if generation.solver != "cg" or policy.cap_item_strength or policy.cap_user_events_per_day or not available():
+    capped = policy.cap_item_strength or policy.cap_user_events_per_day
+    if generation.solver != "cg" or capped or policy.sgd_objective == "bpr" or not available():
         return None
     return Compiled(items, generation)
 

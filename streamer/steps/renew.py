@@ -89,8 +89,15 @@ def _signals(users: UserRows, confidence: npt.NDArray[Any], items: Items, traine
     width = confidence.shape[1]
     index = items.space.lookup(users.item[:, :width])
     used = np.arange(width) < users.head["entries"][:, None]
-    owner, slot = np.nonzero(used & (index >= 0) & (users.time[:, :width] > trained))
-    ids = [items.space.ids[at] for at in index[owner, slot].tolist()]
+    newer = used & (users.time[:, :width] > trained)
+    # An item that only the generation before had folded in comes back sooner if its users are heard of at once.
+    others = items.other_hashes()
+    gone = newer & (index < 0) & np.isin(users.item[:, :width], np.fromiter(others, np.uint64, len(others)))
+    owner, slot = np.nonzero((newer & (index >= 0)) | gone)
+    ids = [
+        items.space.ids[at] if at >= 0 else others[item]
+        for at, item in zip(index[owner, slot].tolist(), users.item[owner, slot].tolist(), strict=True)
+    ]
     return Signals(
         owner,
         confidence[owner, slot],

@@ -30,6 +30,7 @@ from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
 from streamer.steps.fold import EMPTY, KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
+from streamer.steps.pairs import pair_signals
 from streamer.steps.prequential import Sampler
 from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
@@ -186,7 +187,8 @@ class UserStep:
         batch = UserBatch(partition, [])
         renewed = renew(rows, self._shapes, self._items, self._generation, self._trained)
         self._finish(batch, EMPTY, list(keys), renewed.users, batch.effects)
-        self._send_signals(renewed.signals, keys, renewed.users.vectors, batch.effects)
+        names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
+        self._send_signals(renewed.signals, names, renewed.users.vectors, batch.effects)
         return batch.effects
 
     # --- apply: fold, solve, publish ----------------------------------------------------------------------------
@@ -327,8 +329,15 @@ class UserStep:
         return traces
 
     def _signal(self, columns: Columns, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
-        """One signal an applied event, to the partition of its item's owner."""
+        """One signal an applied event, to the partition of its item's owner; or one for each item of a pair."""
         applied = fresh.applied
+        if not len(applied):
+            return
+        names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
+        if self._policy.sgd_objective == "bpr":
+            for number, signal in pair_signals(columns, fresh, names, self._items, self._generation):
+                effects.send((self._topics.item_signals, number), signal)
+            return
         signals = Signals(
             fresh.owner,
             fresh.confidence,
@@ -336,20 +345,22 @@ class UserStep:
             [columns.item_id[event] for event in applied.tolist()],
             columns.target[applied].tolist(),
         )
-        self._send_signals(signals, keys, fresh.vectors, effects)
+        self._send_signals(signals, names, fresh.vectors, effects)
 
     def _send_signals(
-        self, signals: Signals, keys: Sequence[bytes], vectors: npt.NDArray[np.float32], effects: Effects
+        self, signals: Signals, names: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32], effects: Effects
     ) -> None:
         if not signals.item_ids:
             return
-        names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
+        # What is told late has no pair any more: it counts beside an item of score 0.
+        lone = (np.zeros(len(signals.owner)), np.ones(len(signals.owner)))
         values = encode_signals(
             confidence=signals.confidence,
             event_time=signals.event_time,
             user=names[signals.owner],
             generation=self._generation.number,
             vector=vectors[signals.owner],
+            pair=lone if self._policy.sgd_objective == "bpr" else None,
         )
         by_target: dict[int, list[Outgoing]] = {target: [] for target in signals.targets}
         for target, item, value in zip(signals.targets, signals.item_ids, values, strict=True):

@@ -109,6 +109,13 @@ class Metrics:
         self.items_replica_lag = gauge(
             "items_replica_lag", "Records of item-factors that the local item matrix has not taken in yet."
         )
+        self.gramian_drift = gauge(
+            "gramian_drift", "Relative distance of the items' Gramian from an exact recount, when last looked at."
+        )
+        self._folded_items = counter("folded_items_total", "Items outside the model that were folded in.")
+        self._capped_signals = counter(
+            "capped_item_signals_total", "Signals of new items that only policy.new_items_cap keeps out."
+        )
         self._unknown_item_ratio = gauge(
             "unknown_item_ratio", "Share of recent applied events whose item the model does not know."
         )
@@ -194,6 +201,11 @@ class Metrics:
     def count_nonfinite(self, vectors: float) -> None:
         """Vectors held back because a number in them was not finite."""
         self._nonfinite.inc(vectors)
+
+    def count_new_items(self, folded: float, capped: float) -> None:
+        """Items folded in by a batch, and its signals of items that the cap kept out."""
+        self._folded_items.inc(folded)
+        self._capped_signals.inc(capped)
 
     def observe_unknown_items(self, unknown: float, events: float) -> None:
         """Applied events of a batch, and how many were on unknown items."""

@@ -153,6 +153,7 @@ class Telemetry:
         if role == "items":
             if "item_update_norm" in facts:
                 metrics.item_update_norm.set(facts["item_update_norm"])
+            metrics.count_new_items(facts.get("items_folded", 0.0), facts.get("signals_capped", 0.0))
             return
         metrics.count_outcomes(effects.outcomes)
         self._ended.update(effects.outcomes)
@@ -208,4 +209,5 @@ class Telemetry:
             self.metrics.items_replica_lag.set(self._replica_lag())
             if self._items is not None:
                 self.metrics.vector_coverage.labels("item").set(self._items.coverage())
+                self.metrics.gramian_drift.set(self._items.drift)
             await asyncio.sleep(_TICK_SECONDS)

@@ -392,6 +392,8 @@ def _manifest() -> Manifest:
         gates=[],
         artifact=Artifact("memory://", {}),
         code_version="tests",
+        # So that items which the model lacks come in on the way, as they would.
+        user_gramian=(40 * np.eye(_DIMENSION))[np.triu_indices(_DIMENSION)].tolist(),
     )
 
 

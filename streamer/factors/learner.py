@@ -1,0 +1,193 @@
+"""What signals do to item rows: count, fold in or move; each signal once, in log order for each item.
+
+    without a vector   the reservoir takes the user; with `new_item_users` of them, and under the cap, it is folded in
+    folded in          the reservoir takes the user, and the item is solved anew, until `RESERVOIR` users are in it
+    with a vector      SGD (`sgd`), its gain scaled by budget and balance
+
+A reservoir holds the newest vector of each user, and a fold-in is a function of the reservoir alone; so rows are the
+same bytes however signals were cut into batches, and a batch solves an item once, after the last signal that it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.layouts import ItemRow, reservoir_dtype
+from schemas.records import DAY_MS, RESERVOIR
+from streamer.factors.guard import guard
+from streamer.factors.newcomer import UserSide, fold_in
+from streamer.factors.sgd import Pairs, apply_signals
+
+if TYPE_CHECKING:
+    from schemas.records import Policy
+
+FloatArray = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+@dataclass(slots=True)
+class Learned:
+    """What became of a batch's signals.
+
+    moved: (M,) items with a vector that a signal touched, ascending; norms: of the SGD steps taken; refused: steps that
+    were not finite and were not taken; unknown: signals of items that still have no vector;
+    folded: items folded in so far, of this partition; capped: signals of items that only the cap keeps out.
+    """
+
+    moved: Index
+    norms: FloatArray
+    refused: int
+    unknown: int
+    folded: int
+    capped: int = 0
+
+
+class ItemLearner:
+    """See the module docstring. ``users`` None: no item is folded in; ``cap``: folded items a partition may have."""
+
+    def __init__(self, policy: Policy, users: UserSide | None, cap: int) -> None:
+        self._policy, self._users, self._cap = policy, users, cap
+        self._rooted = policy.sgd_pull > 0 or policy.sgd_balance > 0
+
+    def root(self, item: ItemRow, popularity: float) -> None:
+        """Have an item remember where it stands, where the policy asks for it."""
+        if self._rooted:
+            item.origin, item.popularity = item.vector.copy(), popularity
+
+    def learn(
+        self, items: Sequence[ItemRow], row_of: Index, signals: NDArray[Any], offsets: Sequence[int], folded: int
+    ) -> Learned:
+        """Apply signals (S,) of `signal_dtype` to the rows ``items``, which change.
+
+        Args:
+            items: the rows of the batch.
+            row_of: (S,) the row that each signal is for.
+            signals: (S,) in log order.
+            offsets: (S,) their offsets.
+            folded: items of this partition that were folded in before.
+        """
+        out = Learned(np.zeros(0, np.intp), np.zeros(0), 0, 0, folded)
+        drawn = signals["sign"] < 0 if "sign" in (signals.dtype.names or ()) else np.zeros(len(signals), bool)
+        gain = np.ones(len(signals))
+        steps = np.zeros(len(signals), bool)
+        solve: set[int] = set()
+        columns = zip(row_of.tolist(), signals["event_time"].tolist(), offsets, drawn.tolist(), strict=True)
+        for number, (row, time, offset, is_drawn) in enumerate(columns):
+            item = items[row]
+            item.source_next = offset + 1
+            if not is_drawn:
+                item.events += 1
+                item.event_time = max(item.event_time, time)
+            if item.known and item.reservoir is None:
+                steps[number] = True
+                if self._policy.sgd_budget:
+                    gain[number] = self._budget(item, time)
+            elif not is_drawn:  # an item that is still solved from its users has nothing to learn from the others'
+                self._take(item, signals[number])
+                if self._is_due(item, out):
+                    solve.add(row)
+                if item.known and item.reservoir is not None and len(item.reservoir) >= RESERVOIR:
+                    # Its next signals move it, so it is solved before them.
+                    self._graduate(item)
+                    solve.discard(row)
+                out.unknown += not item.known
+        for row in solve:
+            self._solve(items[row])
+        self._move(items, row_of, signals, gain, np.flatnonzero(steps), out)
+        out.moved = np.flatnonzero([item.known for item in items])
+        return out
+
+    def _budget(self, item: ItemRow, time: int) -> float:
+        """What is left of a step: all of it up to the day's budget, budget / n for the n-th signal of the day."""
+        day = time // DAY_MS
+        if day > item.day:
+            item.day, item.count = day, 0
+        item.count = min(item.count + 1, 2**32 - 1)
+        return min(1.0, self._policy.sgd_budget / item.count)
+
+    @staticmethod
+    def _take(item: ItemRow, signal: NDArray[Any]) -> None:
+        """Put the newest vector of a user into the reservoir, at most `RESERVOIR` of them, the newest ones."""
+        vector, confidence = signal["vector"], signal["confidence"]
+        if not (np.isfinite(vector).all() and np.isfinite(confidence)):
+            return
+        entry = np.zeros(1, reservoir_dtype(len(vector)))
+        entry["user"], entry["confidence"], entry["vector"] = signal["user"], confidence, vector
+        old = entry[:0] if item.reservoir is None else item.reservoir
+        item.reservoir = np.concatenate([old[old["user"] != signal["user"]], entry])[-RESERVOIR:]
+
+    def _is_due(self, item: ItemRow, out: Learned) -> bool:
+        """Is this item to be solved from its reservoir? One that enters is counted."""
+        if item.known:
+            return True
+        enough = item.reservoir is not None and len(item.reservoir) >= self._policy.new_item_users
+        if self._users is None or not enough:
+            return False
+        if out.folded >= self._cap:
+            out.capped += 1
+            return False
+        out.folded += 1
+        item.known = item.folded = True
+        return True
+
+    def _graduate(self, item: ItemRow) -> None:
+        """From its fold-in to SGD."""
+        self._solve(item)
+        item.reservoir = None
+        self.root(item, 1.0)
+
+    def _solve(self, item: ItemRow) -> None:
+        assert self._users is not None
+        assert item.reservoir is not None
+        solved = fold_in(self._users, item.reservoir["vector"], item.reservoir["confidence"])
+        checked = guard(solved[None], self._policy.norm_cap)
+        if checked.finite[0]:
+            item.vector = checked.vectors[0]
+
+    def _move(
+        self,
+        items: Sequence[ItemRow],
+        row_of: Index,
+        signals: NDArray[Any],
+        gain: FloatArray,
+        chosen: Index,
+        out: Learned,
+    ) -> None:
+        """SGD on the items of the chosen signals."""
+        if not len(chosen):
+            return
+        rows, place = np.unique(row_of[chosen], return_inverse=True)
+        moving = [items[row] for row in rows.tolist()]
+        old = np.stack([item.vector for item in moving])
+        signals, gain = signals[chosen], gain[chosen] * signals["confidence"][chosen].astype(np.float64)
+        if self._policy.sgd_balance:
+            # Only ever less: a rare item's popularity is a small number that decays, and no measure of trust.
+            share = [max(item.popularity, 1.0) ** -self._policy.sgd_balance for item in moving]
+            gain *= np.array(share)[place]
+        paired = self._policy.sgd_objective == "bpr"
+        optimiser = np.array([item.optimiser for item in moving], np.float32)
+        new, out.norms = apply_signals(
+            old,
+            place,
+            np.ascontiguousarray(signals["vector"]),
+            gain,
+            self._policy,
+            pairs=Pairs(signals["other"].astype(float), signals["sign"].astype(float)) if paired else None,
+            origin=self._origins(moving),
+            optimiser=optimiser,
+        )
+        taken = np.isfinite(out.norms)
+        out.refused, out.norms = len(taken) - int(taken.sum()), out.norms[taken]
+        for item, vector, spent in zip(moving, new, optimiser.tolist(), strict=True):
+            item.vector, item.optimiser = vector, spent
+
+    def _origins(self, moving: Sequence[ItemRow]) -> NDArray[np.float32] | None:
+        """What each item is pulled to; an item from before the policy asked for it stays where it is."""
+        if not self._policy.sgd_pull:
+            return None
+        return np.stack([item.vector if item.origin is None else item.origin for item in moving])
