@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap.als import Training, fit_items
-from bootstrap.evaluate import LIMIT, Trained, evaluate, split
+from bootstrap.content import Catalogue, project
+from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summary
 from bootstrap.fold import fold
-from bootstrap.matrix import build
+from bootstrap.matrix import build, widened
 from bootstrap.model import Model, gramian
+from bootstrap.unwanted import unwanted
 from bootstrap.users import solve_users, space_of
+from bootstrap.windows import Part, Segments, by_segment, windows, worst
 from streamer.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -29,22 +32,46 @@ if TYPE_CHECKING:
 
 
 F32 = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a fit takes beside the events; ``tolerance`` is the stream's solver's."""
+    """What a fit takes beside the events; ``tolerance`` is the stream's solver's, content_ridge 0 is to be chosen."""
 
     training: Training
     policy: Policy
     tolerance: float
     k: int
     train_fraction: float
+    content: bool = False
+    content_ridge: float = 0.0
+    windows: int = 20
 
 
-def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None = None) -> tuple[Model, float]:
-    """The model of all events, and the parity error of its user vectors; ``start``: item vectors (k,) to begin from."""
-    trained = _train(columns, recipe, show, "fitting", start)
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A model of the events before the cut, what it foretold of those after it, and what that comes to."""
+
+    trained: Trained
+    foretold: Foretold
+    metrics: dict[str, float]
+    windows: list[Part]
+    segments: list[Part]
+
+
+def fit(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    start: Mapping[str, F32] | None = None,
+    catalogue: Catalogue | None = None,
+) -> tuple[Model, float]:
+    """The model of all events, and the parity error of its user vectors.
+
+    ``start``: item vectors (k,) to begin from; ``catalogue``: what vectors of items without events are projected from.
+    """
+    trained = train(columns, recipe, show, "fitting", start, catalogue)
     matrix, solved = trained.matrix, trained.solved
     items = trained.space.vectors.copy()
     model = Model(
@@ -57,19 +84,49 @@ def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] |
         gramian_items=gramian(items),
         gramian_users=gramian(solved.vectors),
         average_user=solved.average,
+        projected=trained.projected,
     )
     return model, solved.parity_error
 
 
 def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
     """The metrics of a model of the events before the cut, over those after it."""
+    examined = examine(columns, recipe, show)
+    return {} if examined is None else examined.metrics
+
+
+def examine(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    *,
+    catalogue: Catalogue | None = None,
+    segments: Segments | None = None,
+) -> Examined | None:
+    """All of the evaluation; None where there are too few events for two sides."""
     before, after = split(columns, recipe.train_fraction)
     if not len(before) or not len(after):
-        return {}
-    # Log order again: the histories are folded as they were logged.
-    trained = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
+        return None
+    trained = train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation", catalogue=catalogue)
+    foretold = replayed(columns, before, after, trained, recipe, show)
+    metrics = summary(foretold, recipe.k)
+    metrics |= unwanted(columns, foretold, trained.matrix, catalogue.withdrawn if catalogue else ())
+    over_time = windows(foretold, recipe.windows, recipe.k)
+    apart = by_segment(foretold, segments, recipe.k) if segments else []
+    for name, value in (("worst_window_recall", worst(over_time)), ("worst_segment_recall", worst(apart))):
+        metrics |= {} if value is None else {name: value}
+    for part in apart:
+        metrics |= {
+            f"segment.{part.name}.events": float(part.events),
+            f"segment.{part.name}.recall": part.metrics["recall"],
+        }
+    return Examined(trained, foretold, metrics, over_time, apart)
+
+
+def replayed(columns: Columns, before: Index, after: Index, trained: Trained, recipe: Recipe, show: Show) -> Foretold:
+    """`evaluate.foretell` by the recipe, shown."""
     with show("evaluating", min(len(after), LIMIT)) as say:
-        return evaluate(
+        return foretell(
             columns,
             before,
             after,
@@ -81,20 +138,37 @@ def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
         )
 
 
-def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None = None) -> Trained:
+def train(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    what: str,
+    start: Mapping[str, F32] | None = None,
+    catalogue: Catalogue | None = None,
+) -> Trained:
+    """Fold, weigh, alternate, project, solve: everything that a model is, of these events."""
     users = fold(columns, recipe.policy)
     matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
+    losses: list[float] = []
     with show(what, recipe.training.iterations) as say:
 
         def tell(iteration: Iteration) -> None:
+            losses.append(iteration.loss)
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
         began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
         items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
+    projected = 0
+    if recipe.content and catalogue is not None:
+        # Before the users are solved: a worker's Gramian counts every published item, and so must this one.
+        new = project(catalogue, matrix.item_ids, matrix.hashes, items, recipe.content_ridge)
+        matrix, items = widened(matrix, new.ids, new.hashes), np.concatenate([items, new.vectors])
+        projected = len(new.ids)
     space = space_of(matrix, items, recipe.policy)
-    return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
+    solved = solve_users(matrix, space, recipe.policy, recipe.tolerance)
+    return Trained(users, matrix, space, solved, projected, tuple(losses))
 
 
 def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:
