@@ -1,8 +1,11 @@
 """Vectors of items that nobody has touched yet, from what the catalogue says of them: ridge from attributes to vectors.
 
-With a row a of attributes for each trained item, its vector v, and both centred::
+With a row a of attributes for each trained item, its vector v, both centred, and D its popularity over the mean one::
 
-    W = (A'A + ρI)⁻¹ A'V        v of a new item = mean(V) + (a - mean(A)) W
+    W = (A'DA + ρI)⁻¹ A'DV        v of a new item = mean(V) + (a - mean(A)) W, the means weighted by D too
+
+Popularity, because a vector that few events made is hardly known, and so that the mean is the vector of an item that
+people come to.
 
 Texts, lists of texts and booleans become one column a value (one-hot); beyond `_WIDTH` different ones, values share
 columns by their hash (Weinberger et al. 2009, arXiv:0902.2206). Numbers are standardised; one that is missing counts
@@ -81,10 +84,12 @@ def catalogue_of(entries: Mapping[str, CatalogueEntry], item_key: bytes) -> Cata
     )
 
 
-def project(catalogue: Catalogue, item_ids: Sequence[str], hashes: U64, vectors: F32, ridge: float) -> Projection:
+def project(
+    catalogue: Catalogue, item_ids: Sequence[str], hashes: U64, vectors: F32, popularity: F64, ridge: float
+) -> Projection:
     """Vectors for the items of the catalogue that are not among the trained ones; ``ridge``: ρ, 0 to choose it.
 
-    item_ids, hashes (m,), vectors (m, k): the trained items.
+    item_ids, hashes (m,), vectors (m, k), popularity (m,) > 0: the trained items.
     """
     number = {item_id: row for row, item_id in enumerate(item_ids)}
     taken = set(hashes.tolist())
@@ -95,13 +100,12 @@ def project(catalogue: Catalogue, item_ids: Sequence[str], hashes: U64, vectors:
         return Projection([], np.zeros(0, np.uint64), np.zeros((0, vectors.shape[1]), np.float32), ridge)
     places, rows = (np.array(side, np.intp) for side in zip(*known, strict=True))
     columns = columns_of(catalogue.attributes, places)
-    a, v = columns[places], vectors[rows].astype(np.float64)
-    ridge = ridge or _best_ridge(a, v)
-    weights = _fit(a - a.mean(axis=0), v - v.mean(axis=0), [ridge])[0]
-    projected = v.mean(axis=0) + (columns[new] - a.mean(axis=0)) @ weights
-    return Projection(
-        [catalogue.ids[place] for place in new], catalogue.hashes[new], projected.astype(np.float32), ridge
-    )
+    a, v, d = columns[places], vectors[rows].astype(np.float64), popularity[rows] / popularity[rows].mean()
+    ridge = ridge or _best_ridge(a, v, d)
+    middle, mean = _mean(a, d), _mean(v, d)
+    projected = mean + (columns[new] - middle) @ _fit(a - middle, v - mean, d, [ridge])[0]
+    ids = [catalogue.ids[place] for place in new]
+    return Projection(ids, catalogue.hashes[new], projected.astype(np.float32), ridge)
 
 
 def columns_of(attributes: Sequence[Attributes], trained: npt.NDArray[np.intp]) -> F64:
@@ -142,20 +146,26 @@ def _standardised(values: list[float | None], trained: npt.NDArray[np.intp]) -> 
     return np.asarray(np.nan_to_num((column - known.mean()) / deviation), np.float64)
 
 
-def _best_ridge(a: F64, v: F64) -> float:
-    """The ridge of `_RIDGES` with the smallest squared error on the items left out, fold by fold."""
+def _best_ridge(a: F64, v: F64, d: F64) -> float:
+    """The ridge of `_RIDGES` with the smallest weighted squared error on the items left out, fold by fold."""
     fold = np.random.default_rng(0).permutation(len(a)) % _FOLDS
     errors = np.zeros(len(_RIDGES))
     for out in range(_FOLDS):
         left, kept = fold == out, fold != out
-        mean_a, mean_v = a[kept].mean(axis=0), v[kept].mean(axis=0)
-        for at, weights in enumerate(_fit(a[kept] - mean_a, v[kept] - mean_v, _RIDGES)):
-            errors[at] += float(np.sum((v[left] - mean_v - (a[left] - mean_a) @ weights) ** 2))
+        middle, mean = _mean(a[kept], d[kept]), _mean(v[kept], d[kept])
+        for at, weights in enumerate(_fit(a[kept] - middle, v[kept] - mean, d[kept], _RIDGES)):
+            wrong = v[left] - mean - (a[left] - middle) @ weights
+            errors[at] += float(np.sum(d[left, None] * wrong**2))
     return _RIDGES[int(np.argmin(errors))]
 
 
-def _fit(a: F64, v: F64, ridges: Sequence[float]) -> list[F64]:
-    """W (d, k) for each ridge: one eigendecomposition serves them all. a: (n, d), v: (n, k), centred."""
-    values, axes = np.linalg.eigh(a.T @ a)
-    turned = axes.T @ (a.T @ v)
+def _mean(values: F64, d: F64) -> F64:
+    return np.asarray(d @ values / d.sum(), np.float64)
+
+
+def _fit(a: F64, v: F64, d: F64, ridges: Sequence[float]) -> list[F64]:
+    """W (d, k) for each ridge: one eigendecomposition serves them all. a: (n, d), v: (n, k), centred; d: (n,)."""
+    weighted = a * d[:, None]
+    values, axes = np.linalg.eigh(weighted.T @ a)
+    turned = axes.T @ (weighted.T @ v)
     return [axes @ (turned / (np.maximum(values, 0) + ridge)[:, None]) for ridge in ridges]

@@ -176,8 +176,8 @@ def _norms(title: str, vectors: npt.NDArray[np.float32], unit: str, colour: int)
     return _figure(
         f"{title}: norms",
         histogram(length, Axis("Euclidean norm", low=0), Axis(unit, low=0), colour),
-        f"{len(length):,} {unit}, median {median:.3g}, 99th percentile {high:.3g}, largest {length.max():.3g}; the last "
-        "bar holds the longest half percent.",
+        f"{len(length):,} {unit}, median {median:.3g}, 99th percentile {high:.3g}, largest {length.max():.3g}; the "
+        "last bar holds the longest half percent.",
     )
 
 
@@ -278,7 +278,7 @@ table { border-collapse: separate; border-spacing: 0; width: 100%; margin-bottom
 th, td { text-align: right; padding: 7px 14px; font-variant-numeric: tabular-nums; border-top: 1px solid var(--rule); }
 tr:first-child > * { border-top: 0; }
 th { color: var(--soft); font-weight: 500; font-size: 13px; }
-td:first-child, th:first-child { text-align: left; }
+td:first-child, th:first-child { text-align: left; overflow-wrap: anywhere; }
 .passed td:last-child { color: var(--good); } .failed td { color: var(--bad); font-weight: 600; }
 summary { cursor: pointer; margin-bottom: 8px; color: var(--soft); }
 @media print { body { background: #fff; } figure, table { break-inside: avoid; } }
