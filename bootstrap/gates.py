@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap.windows import ENOUGH
 from schemas.records import Gate
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def judge(
 def _foretold(metrics: dict[str, float], bounds: Gates) -> list[Gate]:
     """The gates that look at one metric each: a bound that asks nothing, or a metric that is not there, is no gate."""
     gates = []
-    if "active_recall" in metrics and bounds.recall_over_active:
+    if metrics.get("active_events", 0) >= ENOUGH and bounds.recall_over_active:
         bound, value = bounds.recall_over_active * metrics["active_recall"], metrics["beside_active_recall"]
         gates.append(Gate("recall_over_active", bound, value, value >= bound))
     if metrics.get("scored_events"):

@@ -135,9 +135,10 @@ def test_a_withdrawn_item_in_a_list_fails() -> None:
 
 
 def test_the_active_model_is_a_bound() -> None:
-    """Times a factor; 0 does not ask; without an active model there is no gate."""
-    beside = {**FORETOLD, "active_recall": 0.2, "beside_active_recall": 0.15}
+    """Times a factor; 0 does not ask; without an active model, or with a handful of events, there is no gate."""
+    beside = {**FORETOLD, "active_recall": 0.2, "beside_active_recall": 0.15, "active_events": 60.0}
     assert failed(metrics=beside) == ["recall_over_active"]
     assert failed(metrics=beside, bounds=Gates(recall_over_active=0.7)) == []
     assert failed(metrics=beside, bounds=Gates(recall_over_active=0)) == []
     assert failed(metrics=FORETOLD, bounds=Gates(recall_over_active=100)) == []
+    assert failed(metrics={**beside, "active_events": 20.0}) == []
