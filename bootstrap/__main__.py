@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from bootstrap.job import Source
     from bootstrap.model import Model
+    from bootstrap.quality import Judged
     from bootstrap.read import Log
-    from schemas.records import Manifest
+    from schemas.records import Gate, Manifest
     from streamer.settings import Settings
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ Parent = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file; FACTORS_* variables go over it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Report = Annotated[Path | None, typer.Option("--report", help="Write what was found as one HTML file.")]
 Warm = Annotated[
     bool, typer.Option("--warm-start", help="Begin with the item vectors of --parent, or else of the active model.")
 ]
@@ -98,6 +100,8 @@ def fit(
 def evaluate(
     events: Events = None,
     items: Items = None,
+    parent: Parent = None,
+    report: Report = None,
     config: Config = None,
     as_json: Json = False,
     items_online: Annotated[
@@ -105,23 +109,28 @@ def evaluate(
     ] = False,
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
-    """Train on the older events and foretell the newer ones; writes nothing."""
-    from bootstrap.columns import columns_of
-    from bootstrap.fit import score
-    from bootstrap.job import read, recipe
+    """Train on the older events and foretell the newer ones; writes nothing but the report asked for."""
+    from bootstrap import job
     from bootstrap.progress import shown
-    from streamer.events.hashes import ITEM_KEY_BYTES
+    from bootstrap.quality import judged
 
     settings = _settings(config)
     expect_usable(engine, settings, warm_start=False)
-    log = read(settings, _source(events, items, None), _now_ms())
-    # The key only names items inside this one run.
-    columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
-    metrics = score(columns, recipe(settings, engine), shown, online=items_online)
+    source, now_ms = _source(events, items, parent), _now_ms()
+    log = job.read(settings, source, now_ms)
+    heritage = job.lineage(settings, source, bytes, ask_topics=events is None)
+    plan = job.recipe(settings, engine, items_online=items_online)
+    found = judged(settings, log, plan, heritage, shown)
+    if report is not None:
+        _write_report(report, found, source.name, log, now_ms)
     if as_json:
-        _print_json({"metrics": metrics, "outcomes": _outcomes(log)})
-    else:
-        _print_metrics(metrics)
+        _print_json(_judged_json(found, log))
+        return
+    _print_metrics(found.metrics)
+    if found.gates:
+        _print_gates(found.gates)
+    for remark in found.remarks:
+        print(remark, file=sys.stderr)
 
 
 @app.command()
@@ -355,10 +364,39 @@ def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:
         f"{counts['interactions']:,} history entries, dimension {manifest.dimension}"
     )
     _print_metrics(manifest.metrics)
-    for gate in manifest.gates:
-        print(f"{'passed' if gate.passed else 'FAILED':>10} {gate.name}: {gate.value:.6g} (bound {gate.bound:.6g})")
+    _print_gates(manifest.gates)
     if manifest.artifact.uri:
         print(f"artifact {manifest.artifact.uri}")
+
+
+def _print_gates(gates: list[Gate]) -> None:
+    for gate in gates:
+        print(f"{'passed' if gate.passed else 'FAILED':>10} {gate.name}: {gate.value:.6g} (bound {gate.bound:.6g})")
+
+
+def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int) -> None:
+    from bootstrap.job import told
+    from bootstrap.report import About, report
+    from streamer.errors import DataError
+
+    if not found.metrics.get("scored_events"):
+        raise DataError(f"nothing to report: too few events of {source} to foretell any.")
+    try:
+        path.write_text(report(found, About(source, log.records, told(log), now_ms)), "utf-8")
+    except OSError as problem:
+        raise DataError(f"{path} cannot be written: {problem.strerror or problem}.") from None
+    print(f"report written to {path}", file=sys.stderr)
+
+
+def _judged_json(found: Judged, log: Log) -> dict[str, Any]:
+    import msgspec
+
+    parts: dict[str, Any] = {}
+    if found.examined is not None:
+        parts = {"windows": found.examined.windows, "segments": found.examined.segments}
+    parts |= {"metrics": found.metrics, "gates": found.gates, "remarks": found.remarks}
+    told: dict[str, Any] = msgspec.to_builtins(parts)
+    return {**told, "outcomes": _outcomes(log)}
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
@@ -385,6 +423,17 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         f"popular hundredth {metrics['top_share']:.3f}; the model knows the item of {metrics['known_item_events']:.1%} "
         f"and the user of {metrics['known_user_events']:.1%} of the events"
     )
+    print(
+        f"new items: {metrics['new_items_recall']:.4f} of {int(metrics['new_items_events']):,} events; suppressed "
+        f"items take {metrics['suppressed_share']:.2%} of the places, withdrawn ones {metrics['withdrawn_share']:.2%}"
+        + (f"; an index finds {metrics['ann_recall']:.1%} of the exact lists" if "ann_recall" in metrics else "")
+    )
+    if "active_recall" in metrics:
+        print(
+            f"beside the active model{', trained anew' if metrics['active_retrained'] else ''}: Recall@{k} "
+            f"{metrics['beside_active_recall']:.4f} where it has {metrics['active_recall']:.4f}, "
+            f"of {int(metrics['active_events']):,} events"
+        )
 
 
 def _outcomes(log: Log) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 ===========================  =================================================================================
 ``manifest.json``            the manifest, with the SHA-256 of every other file
-``items.npy users.npy``      (m, k) and (n, k) float32
+``items.npy users.npy``      (m, k) and (n, k) float32; the last ``counts.projected_items`` items had no events
 ``item_ids user_ids``        one JSON string a line, in the order of the rows
 ``gramian_*.npy``            V'V of the items and of the users, float64
 ``average_user.npy``         (k,) float32
@@ -106,6 +106,16 @@ def open_artifact(url: str) -> tuple[Manifest, Model]:
     return manifest, _Reading(Folder(url), manifest).model()
 
 
+def open_items(url: str) -> tuple[Manifest, list[str], Any]:
+    """The manifest, the item ids and the item vectors (m, k) of a folder, and nothing else of it.
+
+    Raises:
+        DataError: as `open_artifact`.
+    """
+    manifest = open_manifest(url)
+    return manifest, *_Reading(Folder(url), manifest).items()
+
+
 class _Reading:
     """One folder, read file by file against its manifest."""
 
@@ -114,11 +124,16 @@ class _Reading:
         self._sums = manifest.artifact.files
         self._count: Mapping[str, int] = manifest.counts
 
+    def items(self) -> tuple[list[str], Any]:
+        count = self._of("items")
+        return self._ids("item_ids", count), self._array("items", "<f4", (count, self._manifest.dimension))
+
     def model(self) -> Model:
         n, m, k = self._of("users"), self._of("items"), self._manifest.dimension
+        item_ids, items = self.items()
         model = Model(
-            item_ids=self._ids("item_ids", m),
-            items=self._array("items", "<f4", (m, k)),
+            item_ids=item_ids,
+            items=items,
             popularity=self._array("popularity", "<f8", (m,)),
             item_event_time=self._array("item_event_time", "<i8", (m,)),
             users=self._users(n),
@@ -126,6 +141,7 @@ class _Reading:
             gramian_items=self._array("gramian_items", "<f8", (k, k)),
             gramian_users=self._array("gramian_users", "<f8", (k, k)),
             average_user=self._array("average_user", "<f4", (k,)),
+            projected=self._count.get("projected_items", 0),
         )
         if not np.array_equal(model.average_user, np.array(self._manifest.average_user, np.float32)):
             raise self._folder.damaged(MANIFEST, "gives another average user than average_user.npy")

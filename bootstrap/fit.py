@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap.als import Training, fit_items
+from bootstrap.content import Catalogue, project
 from bootstrap.engine import Engine
-from bootstrap.evaluate import LIMIT, Trained, evaluate, split
+from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summary
 from bootstrap.fold import fold
-from bootstrap.matrix import build
+from bootstrap.matrix import build, widened
 from bootstrap.model import Model, gramian
-from bootstrap.online import foretell
+from bootstrap.online import foretell as foretell_online
+from bootstrap.unwanted import unwanted
 from bootstrap.users import solve_users, space_of
+from bootstrap.windows import Part, Segments, by_segment, windows, worst
 from streamer.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -33,13 +36,15 @@ if TYPE_CHECKING:
 
 
 F32 = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What a fit takes beside the events.
 
-    tolerance: the stream's solver's; engine: what trains the item vectors; spark_master: where, if that is Spark.
+    tolerance: the stream's solver's; content_ridge: 0 is to be chosen; engine: what trains the item vectors, and where
+    if that is Spark; items_online: measure once more with items that move.
     """
 
     training: Training
@@ -47,8 +52,23 @@ class Recipe:
     tolerance: float
     k: int
     train_fraction: float
+    content: bool = False
+    content_ridge: float = 0.0
+    windows: int = 20
     engine: Engine = Engine.NATIVE
     spark_master: str = "local[*]"
+    items_online: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A model of the events before the cut, what it foretold of those after it, and what that comes to."""
+
+    trained: Trained
+    foretold: Foretold
+    metrics: dict[str, float]
+    windows: list[Part]
+    segments: list[Part]
 
 
 def fit(
@@ -56,13 +76,15 @@ def fit(
     recipe: Recipe,
     show: Show,
     start: Mapping[str, F32] | None = None,
+    catalogue: Catalogue | None = None,
     turn: Turn | None = None,
 ) -> tuple[Model, float]:
     """The model of all events, and the parity error of its user vectors.
 
-    ``start``: item vectors (k,) to begin from; ``turn``: brings the item vectors into the space of the one before.
+    ``start``: item vectors (k,) to begin from; ``catalogue``: what vectors of items without events are projected from;
+    ``turn``: brings the item vectors into the space of the generation before.
     """
-    trained = _train(columns, recipe, show, "fitting", start, turn)
+    trained = train(columns, recipe, show, "fitting", start, catalogue, turn)
     matrix, solved = trained.matrix, trained.solved
     items = trained.space.vectors.copy()
     model = Model(
@@ -75,22 +97,68 @@ def fit(
         gramian_items=gramian(items),
         gramian_users=gramian(solved.vectors),
         average_user=solved.average,
+        projected=trained.projected,
     )
     return model, solved.parity_error
 
 
-def score(columns: Columns, recipe: Recipe, show: Show, *, online: bool = False) -> dict[str, float]:
-    """The metrics of a model of the events before the cut, over those after it.
+def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
+    """The metrics of a model of the events before the cut, over those after it."""
+    examined = examine(columns, recipe, show)
+    return {} if examined is None else examined.metrics
 
-    ``online``: those with items that move, too, each named ``online_``.
-    """
+
+def examine(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    *,
+    catalogue: Catalogue | None = None,
+    segments: Segments | None = None,
+) -> Examined | None:
+    """All of the evaluation; None where there are too few events for two sides."""
     before, after = split(columns, recipe.train_fraction)
     if not len(before) or not len(after):
-        return {}
-    # Log order again: the histories are folded as they were logged.
-    trained = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
+        return None
+    trained = train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation", catalogue=catalogue)
+    foretold = replayed(columns, before, after, trained, recipe, show)
+    metrics = summary(foretold, recipe.k)
+    metrics |= unwanted(columns, foretold, trained.matrix, catalogue.withdrawn if catalogue else ())
+    over_time = windows(foretold, recipe.windows, recipe.k)
+    apart = by_segment(foretold, segments, recipe.k) if segments else []
+    for name, value in (("worst_window_recall", worst(over_time)), ("worst_segment_recall", worst(apart))):
+        metrics |= {} if value is None else {name: value}
+    for part in apart:
+        metrics |= {
+            f"segment.{part.name}.events": float(part.events),
+            f"segment.{part.name}.recall": part.metrics["recall"],
+        }
+    if recipe.items_online:
+        metrics |= _moving(columns, before, after, trained, recipe, show)
+    return Examined(trained, foretold, metrics, over_time, apart)
+
+
+def _moving(
+    columns: Columns, before: Index, after: Index, trained: Trained, recipe: Recipe, show: Show
+) -> dict[str, float]:
+    """The metrics where items move after each event, as the stream moves them, each named ``online_``."""
+    with show("moving items", min(len(after), LIMIT)) as say:
+        moved = foretell_online(
+            columns,
+            before,
+            after,
+            trained,
+            recipe.policy,
+            ridge_items=recipe.training.ridges[1],
+            on_events=lambda done: say(done, ""),
+        )
+    return {f"online_{name}": value for name, value in moved.metrics(recipe.k).items()}
+
+
+def replayed(columns: Columns, before: Index, after: Index, trained: Trained, recipe: Recipe, show: Show) -> Foretold:
+    """`evaluate.foretell` by the recipe, shown."""
     with show("evaluating", min(len(after), LIMIT)) as say:
-        metrics = evaluate(
+        return foretell(
             columns,
             before,
             after,
@@ -100,42 +168,41 @@ def score(columns: Columns, recipe: Recipe, show: Show, *, online: bool = False)
             tolerance=recipe.tolerance,
             on_events=lambda done: say(done, ""),
         )
-    if not online:
-        return metrics
-    with show("moving items", min(len(after), LIMIT)) as say:
-        moved = foretell(
-            columns,
-            before,
-            after,
-            trained,
-            recipe.policy,
-            ridge_items=recipe.training.ridges[1],
-            on_events=lambda done: say(done, ""),
-        )
-    return metrics | {f"online_{name}": value for name, value in moved.metrics(recipe.k).items()}
 
 
-def _train(
+def train(
     columns: Columns,
     recipe: Recipe,
     show: Show,
     what: str,
     start: Mapping[str, F32] | None = None,
+    catalogue: Catalogue | None = None,
     turn: Turn | None = None,
 ) -> Trained:
+    """Fold, weigh, alternate, project, solve: everything that a model is, of these events."""
     users = fold(columns, recipe.policy)
     matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
-    items = _items(matrix, recipe, show, what, start)
+    losses: list[float] = []
+    items = _items(matrix, recipe, show, what, start, losses)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     if turn is not None:
         items = turn(matrix.item_ids, items)
+    projected = 0
+    if recipe.content and catalogue is not None:
+        # Before the users are solved: a worker's Gramian counts every published item, and so must this one.
+        new = project(catalogue, matrix.item_ids, matrix.hashes, items, matrix.popularity, recipe.content_ridge)
+        matrix, items = widened(matrix, new.ids, new.hashes), np.concatenate([items, new.vectors])
+        projected = len(new.ids)
     space = space_of(matrix, items, recipe.policy)
-    return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
+    solved = solve_users(matrix, space, recipe.policy, recipe.tolerance)
+    return Trained(users, matrix, space, solved, projected, tuple(losses))
 
 
-def _items(matrix: Matrix, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None) -> F32:
-    """The item vectors (m, k), by the engine of the recipe."""
+def _items(
+    matrix: Matrix, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None, losses: list[float]
+) -> F32:
+    """The item vectors (m, k), by the engine of the recipe; ``losses`` takes that of each round."""
     if recipe.engine is Engine.SPARK:
         # Not before: the base package runs without Spark.
         from bootstrap.spark import fit_items as fit_items_on_spark
@@ -147,6 +214,7 @@ def _items(matrix: Matrix, recipe: Recipe, show: Show, what: str, start: Mapping
     with show(what, recipe.training.iterations) as say:
 
         def tell(iteration: Iteration) -> None:
+            losses.append(iteration.loss)
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
         began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)

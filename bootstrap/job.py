@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -13,13 +14,14 @@ import numpy.typing as npt
 
 from bootstrap.align import Turn
 from bootstrap.als import Training
-from bootstrap.artifact import open_artifact, open_manifest
+from bootstrap.artifact import open_artifact, open_items, open_manifest
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
+from bootstrap.content import catalogue_of
 from bootstrap.engine import Engine
-from bootstrap.fit import Recipe, fit, score
-from bootstrap.gates import judge
+from bootstrap.fit import Recipe, fit
 from bootstrap.model import gramian
+from bootstrap.quality import ALGORITHM, Vectors, held, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
 from bootstrap.served import served
@@ -61,13 +63,14 @@ class Lineage:
     """What a generation takes from the one before it.
 
     items: the parent's item vectors (k,) by id, None where its artifact can't be read; the new space is turned towards
-    them. warm: does training begin with them?
+    them. warm: does training begin with them? parent_url: where that artifact lies, for the comparison with it.
     """
 
     item_key: bytes
     parent_version: str | None
     items: Mapping[str, npt.NDArray[np.float32]] | None = None
     warm: bool = False
+    parent_url: str | None = field(default=None, compare=False)
 
 
 def read(settings: Settings, source: Source, now_ms: int) -> Log:
@@ -77,11 +80,12 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
         DataError: a file cannot be read, or nothing in the source has an effect.
         BrokerError: the topic cannot be read.
     """
+    catalogue = _catalogue(settings, source)
     reader = Reader(
         settings.policy,
         tenant=settings.events.tenant,
         max_bytes=settings.events.max_bytes,
-        invalid_items=invalid_items(_catalogue(settings, source)),
+        invalid_items=invalid_items(catalogue),
     )
     if source.events is not None:
         log = read_file(source.events, reader, settings.policy, now_ms=now_ms)
@@ -89,6 +93,7 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
         records, ends = read_to_end(settings, settings.topic("interactions"))
         log = judge_records(records, reader, settings.policy, partitions=len(ends))
         log.cut_offsets.update({str(number): end for number, end in ends.items()})
+    log.catalogue = catalogue
     if not log.outcomes[Outcome.APPLIED, None]:
         raise DataError(f"no event of {source.name} can be trained on: {told(log)}.")
     return log
@@ -136,19 +141,20 @@ def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], by
         return _warm(settings, url)
     if source.parent is not None:
         parent = open_manifest(source.parent)
-        return Lineage(bytes.fromhex(parent.item_key), parent.model_version, _items_of(source.parent))
+        return Lineage(bytes.fromhex(parent.item_key), parent.model_version, _items_of(source.parent), parent_url=url)
     if active is not None:
-        return Lineage(bytes.fromhex(active.item_key), active.model_version, _items_of(active.artifact.uri))
+        items = _items_of(active.artifact.uri)
+        return Lineage(bytes.fromhex(active.item_key), active.model_version, items, parent_url=url)
     return Lineage(random_bytes(ITEM_KEY_BYTES), None)
 
 
 def _items_of(url: str) -> dict[str, npt.NDArray[np.float32]] | None:
     """The item vectors in an artifact; None where they can't be read: a space that is not turned serves as well."""
     try:
-        _, model = open_artifact(url)
+        _, item_ids, items = open_items(url)
     except DataError:
         return None
-    return dict(zip(model.item_ids, model.items, strict=True))
+    return dict(zip(item_ids, items, strict=True))
 
 
 def _warm(settings: Settings, url: str | None) -> Lineage:
@@ -166,10 +172,10 @@ def _warm(settings: Settings, url: str | None) -> Lineage:
             f"{settings.bootstrap.dimension}: a warm start needs the same, leave it out to change the dimension."
         )
     items = dict(zip(model.item_ids, model.items, strict=True))
-    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, warm=True)
+    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, warm=True, parent_url=url)
 
 
-def recipe(settings: Settings, engine: Engine = Engine.NATIVE) -> Recipe:
+def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: bool = False) -> Recipe:
     """What the settings say of training."""
     bootstrap, policy = settings.bootstrap, settings.policy
     training = Training(
@@ -190,33 +196,39 @@ def recipe(settings: Settings, engine: Engine = Engine.NATIVE) -> Recipe:
         settings.engine.tolerance,
         bootstrap.recall_k,
         bootstrap.train_fraction,
-        engine,
-        bootstrap.spark_master,
+        content=bootstrap.content,
+        content_ridge=bootstrap.content_ridge,
+        windows=bootstrap.windows,
+        engine=engine,
+        spark_master=bootstrap.spark_master,
+        items_online=items_online,
     )
 
 
 def make(
     settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show, engine: Engine = Engine.NATIVE
 ) -> tuple[Manifest, Model]:
-    """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet."""
+    """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet.
+
+    Raises:
+        DataError: a gate needs what is not installed.
+    """
     columns, collisions = columns_of(log, settings.policy, heritage.item_key)
-    plan = recipe(settings, engine)
-    metrics = score(columns, plan, show)
+    plan, catalogue = recipe(settings, engine), catalogue_of(log.catalogue, heritage.item_key)
+    _, metrics, remarks = measure(settings, log, columns, plan, heritage, catalogue, show)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     # Not in what was measured above: the parent has seen the events that were foretold.
     turn = Turn(heritage.parent_version, heritage.items) if heritage.parent_version and heritage.items else None
-    model, parity_error = fit(columns, plan, show, heritage.items if heritage.warm else None, turn)
+    model, parity_error = fit(columns, plan, show, heritage.items if heritage.warm else None, catalogue, turn)
     metrics["parity_error"] = parity_error
-    gates = judge(
-        model.items,
-        model.user_vectors,
-        metrics,
-        dimension=plan.training.dimension,
-        norm_cap=settings.policy.norm_cap,
-        bounds=settings.gates,
-    )
+    vectors = Vectors(model.item_ids, model.items, model.user_vectors, np.diff(model.users.history_start) > 0)
+    metrics |= of_model(settings, vectors, columns, catalogue, ask_index=settings.gates.min_ann_recall > 0)
+    gates = held(settings, vectors, metrics)
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
         dimension=plan.training.dimension,
+        algorithm=ALGORITHM,
         created_at=now_ms,
         policy=settings.policy,
         hyperparameters=_hyperparameters(plan),
@@ -265,6 +277,8 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
         "ridge_items": training.ridge_items,
         "rhs": training.rhs,
         "train_fraction": plan.train_fraction,
+        "content": int(plan.content),
+        "content_ridge": plan.content_ridge,
         "solver_tolerance": plan.tolerance,
     }
 
@@ -275,6 +289,7 @@ def _counts(log: Log, columns: Columns, model: Model, collisions: int) -> dict[s
         "events": len(columns),
         "users": len(model.users.ids),
         "items": len(model.item_ids),
+        "projected_items": model.projected,
         "interactions": len(model.users.item),
         "keys": len(model.users.request),
         "records": log.records,

@@ -6,7 +6,7 @@ training cut, the newest event of the log, since its users stopped at different 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +73,18 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
         hashes=columns.hashes[kept],
         popularity=np.bincount(entry_item, weights=at_cut, minlength=len(kept)).astype(np.float64),
         event_time=event_time,
+    )
+
+
+def widened(matrix: Matrix, item_ids: list[str], hashes: U64) -> Matrix:
+    """The matrix with more items behind its own, none of them in any history; by_user and by_item stay as they are."""
+    none = np.zeros(len(item_ids))
+    return replace(
+        matrix,
+        item_ids=matrix.item_ids + item_ids,
+        hashes=np.concatenate([matrix.hashes, hashes]),
+        popularity=np.concatenate([matrix.popularity, none]),
+        event_time=np.concatenate([matrix.event_time, none.astype(np.int64)]),
     )
 
 

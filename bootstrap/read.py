@@ -71,7 +71,7 @@ class Log:
 
     events: applied and suppressed, in log order; requests, fingerprints: the idempotency key of each; nexts: the
     offset after each (0 from a file); outcomes: one count a record; cut_offsets: partition -> first offset not read,
-    empty from a file; sha256: of the values of ``events``.
+    empty from a file; sha256: of the values of ``events``; catalogue: the items' entries, where there is one.
     """
 
     events: list[Interaction] = field(default_factory=list)
@@ -81,6 +81,7 @@ class Log:
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     cut_offsets: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
+    catalogue: dict[str, CatalogueEntry] = field(default_factory=dict)
 
     @property
     def records(self) -> int:

@@ -36,6 +36,8 @@ ServiceName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="1 to 100 letters, digits, dots, _ and -")
 ]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+UpToOne = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -47,7 +49,7 @@ class Section(BaseModel):
     @classmethod
     def _no_number_is_a_boolean(cls, value: object, info: ValidationInfo) -> object:
         # Python counts true as 1; in a file it is a slip.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             raise PydanticCustomError("boolean", "a boolean")
         return value
 
@@ -184,18 +186,38 @@ class Bootstrap(Section):
     patience: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     threads: Annotated[int, Field(ge=0, le=1_024)] = 0
     spark_master: Annotated[str, Field(min_length=1)] = "local[*]"
+    content: bool = False
+    content_ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    segment_by: Annotated[str, Field(max_length=256)] = ""
+    windows: Annotated[int, Field(ge=1, le=1_000)] = 20
     artifacts: Annotated[str, Field(min_length=1)] = "artifacts"
 
 
 class Gates(Section):
     """What a model must reach before it is published; see `bootstrap.gates`."""
 
-    recall_over_popularity: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    min_recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    min_ndcg: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    min_coverage: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    max_top_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    min_new_users_recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    recall_over_popularity: NotNegative = 1.0
+    recall_over_active: NotNegative = 0.8
+    min_recall: UpToOne = 0.0
+    min_ndcg: UpToOne = 0.0
+    min_map: UpToOne = 0.0
+    min_hit_rate: UpToOne = 0.0
+    min_new_users_recall: UpToOne = 0.0
+    min_new_items_recall: UpToOne = 0.0
+    min_window_recall: UpToOne = 0.0
+    min_segment_recall: UpToOne = 0.0
+    min_coverage: UpToOne = 0.0
+    min_novelty: NotNegative = 0.0
+    max_top_share: UpToOne = 1.0
+    max_gini: UpToOne = 1.0
+    max_suppressed_share: UpToOne = 1.0
+    max_withdrawn_share: UpToOne = 0.0
+    min_known_item_events: UpToOne = 0.0
+    min_known_user_events: UpToOne = 0.0
+    min_user_coverage: UpToOne = 0.0
+    min_item_coverage: UpToOne = 0.0
+    min_ann_recall: UpToOne = 0.0
+    min_median_norm: NotNegative = 0.0
     max_parity_error: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
     min_users: Positive = 1
     min_items: Positive = 1

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from bootstrap.als import Training
 from bootstrap.columns import Columns, columns_of
 from bootstrap.evaluate import Trained, evaluate, split
-from bootstrap.fit import Recipe, _train
+from bootstrap.fit import Recipe, train
 from bootstrap.online import Foretold, foretell, popularity
 from bootstrap.progress import shown
 from bootstrap.read import read_file
@@ -80,7 +80,7 @@ def read(name: str, seed: int, policy: Policy, events: int) -> Columns:
 def fit(columns: Columns, plan: Recipe) -> Fitted:
     """Fit on the first half."""
     before, after = split(columns, 0.5)
-    return Fitted(columns, before, after, _train(columns.take(np.sort(before)), plan, shown, "fitting"), plan)
+    return Fitted(columns, before, after, train(columns.take(np.sort(before)), plan, shown, "fitting"), plan)
 
 
 def score(world: Fitted, **changes: Any) -> dict[str, float]:

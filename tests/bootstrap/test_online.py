@@ -10,7 +10,7 @@ import pytest
 from bootstrap.als import Training
 from bootstrap.columns import Columns, columns_of
 from bootstrap.evaluate import Trained, evaluate, split
-from bootstrap.fit import Recipe, _train, score
+from bootstrap.fit import Recipe, score, train
 from bootstrap.job import user_gramian
 from bootstrap.model import Model
 from bootstrap.online import foretell, popularity
@@ -28,7 +28,7 @@ def world(reading: Reading) -> Cut:
     columns, _ = columns_of(reading(*synthetic.load(3, NEW).events, policy=STILL), STILL, KEY)
     before, after = split(columns, 0.5)
     plan = Recipe(Training(6, 6, 0, STILL.ridge, STILL.rhs), STILL, 1e-6, 10, 0.5)
-    return columns, before, after, _train(columns.take(np.sort(before)), plan, quiet, "")
+    return columns, before, after, train(columns.take(np.sort(before)), plan, quiet, "")
 
 
 def told(world: Cut, **changes: object) -> dict[str, float]:
@@ -73,7 +73,7 @@ def test_the_evaluation_reports_it_beside_the_rest(reading: Reading) -> None:
     """`bootstrap evaluate --items-online`."""
     policy = changed(rhs="c-1", window_ms=10**12)
     columns, _ = columns_of(reading(*synthetic.load(3, NEW).events, policy=policy), policy, KEY)
-    metrics = score(columns, recipe(policy), quiet, online=True)
+    metrics = score(columns, dataclasses.replace(recipe(policy), items_online=True), quiet)
     assert 0 < metrics["online_recall"] < 1
     assert metrics["online_entered"] > 0
     assert not any(name.startswith("online_") for name in score(columns, recipe(policy), quiet))

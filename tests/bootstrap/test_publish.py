@@ -20,7 +20,7 @@ from bootstrap.job import Lineage, Source, lineage, read
 from bootstrap.loop import wish
 from bootstrap.publish import publish
 from bootstrap.served import served
-from ops.data import synthetic
+from ops.data import synthetic, write_ndjson
 from schemas.commands import RETRAIN_KEY, retrain_request
 from schemas.layouts import RowShape, decode_user_rows
 from schemas.outcomes import Outcome, Reason
@@ -239,7 +239,7 @@ def test_no_broker_is_one_sentence(tmp_path: Path, made: Made) -> None:
 
 
 def test_the_whole_run(
-    ready: Settings, made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ready: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``bootstrap run`` from a file to an active generation; a dry run writes nothing, a second one takes its place."""
     for name in [name for name in os.environ if name.startswith("FACTORS_")]:
@@ -249,8 +249,11 @@ def test_the_whole_run(
     monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", ready.bootstrap.artifacts)
     monkeypatch.setenv("FACTORS_BOOTSTRAP__DIMENSION", "8")
 
+    events = tmp_path / "events.ndjson"
+    write_ndjson(events, synthetic.load(3, SHAPE).rebase(time.time_ns() // 1_000_000).events)
+
     def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["bootstrap", "run", "--events", str(made.events), *arguments])
+        monkeypatch.setattr(sys, "argv", ["bootstrap", "run", "--events", str(events), *arguments])
         try:
             main()
         except SystemExit as ended:
@@ -264,10 +267,28 @@ def test_the_whole_run(
     said = orjson.loads(capsys.readouterr().out)
     assert said["activated"] is True
     assert served(ready).manifests[said["model_version"]].artifact.uri == said["artifact"]
-    assert run() == 0
-    second = served(ready).active
-    assert second is not None
-    assert second.model_version != said["model_version"]
+    # The topics say which model is active; one that foretells much less than it is not announced.
+    monkeypatch.setenv("FACTORS_GATES__RECALL_OVER_ACTIVE", "1.5")
+    before = {name: len(values(ready, name)) for name in (*USERS, *ITEMS, *SINGLE)}
+    assert run() == 1
+    assert "is not fit to be published: recall_over_active is 0." in capsys.readouterr().err
+    assert {name: len(values(ready, name)) for name in before} == before
+    monkeypatch.delenv("FACTORS_GATES__RECALL_OVER_ACTIVE")
     assert run("--no-activate") == 0
-    assert served(ready).active == second
-    assert len(served(ready).manifests) == 3
+    known = served(ready).manifests
+    assert len(known) == 2
+    later = known[max(known)]
+    assert later.parent_version == said["model_version"]
+    assert later.metrics["active_recall"] > 0
+    assert "recall_over_active" in {gate.name for gate in later.gates}
+    assert served(ready).active.model_version == said["model_version"]  # type: ignore[union-attr]
+    # A version that is there already is refused by the command too.
+    monkeypatch.setattr(sys, "argv", ["bootstrap", "publish", later.artifact.uri, "--no-activate"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "is published already: a version is never written twice" in capsys.readouterr().err
+    assert len(served(ready).manifests) == 2
+    assert run() == 0
+    assert served(ready).active.model_version not in known  # type: ignore[union-attr]
