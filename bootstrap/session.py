@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
+import shutil
 import subprocess
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from bootstrap.java import OLDEST, Java, JavaMissing, find_java
@@ -70,20 +73,28 @@ def _session(master: str, java: Java) -> Iterator[Any]:
     if running is not None:
         yield running
         return
-    with TemporaryDirectory(prefix="factors-spark-") as folder:
-        builder = SparkSession.builder.master(master).appName("factors-bootstrap")
-        for name, value in _options(master, folder).items():
-            builder = builder.config(name, value)
-        with _java_home(java_home(java, Path(folder))):
-            spark = builder.getOrCreate()
-        spark.sparkContext.setLogLevel("ERROR")
-        try:
-            yield spark
-        finally:
-            spark.stop()
+    folder = _folder()
+    builder = SparkSession.builder.master(master).appName("factors-bootstrap")
+    for name, value in _options(master, folder).items():
+        builder = builder.config(name, value)
+    with _java_home(java_home(java, folder)):
+        spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        spark.stop()
 
 
-def _options(master: str, folder: str) -> Mapping[str, str]:
+@cache
+def _folder() -> Path:
+    """Of the process, not of a session: the Java of the first session serves the later ones, and keeps its folder."""
+    folder = Path(mkdtemp(prefix="factors-spark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _options(master: str, folder: Path) -> Mapping[str, str]:
     """No page and no progress bars; on this machine alone also no port to the outside, and no file left behind."""
     quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
     if not master.startswith("local"):
@@ -91,7 +102,7 @@ def _options(master: str, folder: str) -> Mapping[str, str]:
     return quiet | {
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.local.dir": folder,
+        "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": f"{folder}/warehouse",
         # MLlib cuts its growing plans there; without it many iterations overflow the stack.
         "spark.checkpoint.dir": f"{folder}/checkpoints",
@@ -122,7 +133,7 @@ def java_home(java: Java, folder: Path) -> Path | None:
     if _VECTOR in has:
         return None if java.origin == "PATH" else java.command.parent.parent
     command = folder / "java" / "bin" / "java"
-    command.parent.mkdir(parents=True)
+    command.parent.mkdir(parents=True, exist_ok=True)
     command.write_text(
         "#!/bin/sh\n"
         f'for word; do shift; [ "$word" = --add-modules={_VECTOR} ] || set -- "$@" "$word"; done\n'

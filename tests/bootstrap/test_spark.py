@@ -10,6 +10,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from bootstrap import artifact, spark
+from bootstrap import session as sessions
 from bootstrap.als import Training
 from bootstrap.artifact import open_artifact
 from bootstrap.engine import Engine
@@ -37,15 +38,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     except ConfigError as missing:
         pytest.skip(str(missing))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("spark")))
+        folder = tmp_path_factory.mktemp("spark")
+        patch.setattr(sessions, "_folder", lambda: folder)
         # The quick compiler alone: these fits are over before the slow one pays.
         patch.setenv(
             "PYSPARK_SUBMIT_ARGS", "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
         )
-        patch.setattr("tempfile.tempdir", None)
         with session(MASTER) as spark_session:
             yield spark_session
-        patch.setattr("tempfile.tempdir", None)
 
 
 @pytest.mark.slow
