@@ -1,11 +1,11 @@
 """Vectors of items that nobody has touched yet, from what the catalogue says of them: ridge from attributes to vectors.
 
-With a row a of attributes for each trained item, its vector v, both centred, and D its popularity over the mean one::
+With a row a of attributes for each trained item, its vector v, both centred, and D its weight over the mean one::
 
     W = (A'DA + ρI)⁻¹ A'DV        v of a new item = mean(V) + (a - mean(A)) W, the means weighted by D too
 
-Popularity, because a vector that few events made is hardly known, and so that the mean is the vector of an item that
-people come to.
+The weight is the root of the popularity: a vector that few events made is hardly known. Popularity itself lets new
+items into more lists, and takes more places from known ones than that is worth (`tests/bench/bench_content.py`).
 
 Texts, lists of texts and booleans become one column a value (one-hot); beyond `_WIDTH` different ones, values share
 columns by their hash (Weinberger et al. 2009, arXiv:0902.2206). Numbers are standardised; one that is missing counts
@@ -85,11 +85,11 @@ def catalogue_of(entries: Mapping[str, CatalogueEntry], item_key: bytes) -> Cata
 
 
 def project(
-    catalogue: Catalogue, item_ids: Sequence[str], hashes: U64, vectors: F32, popularity: F64, ridge: float
+    catalogue: Catalogue, item_ids: Sequence[str], hashes: U64, vectors: F32, weight: F64, ridge: float
 ) -> Projection:
     """Vectors for the items of the catalogue that are not among the trained ones; ``ridge``: ρ, 0 to choose it.
 
-    item_ids, hashes (m,), vectors (m, k), popularity (m,) > 0: the trained items.
+    item_ids, hashes (m,), vectors (m, k), weight (m,) > 0: the trained items.
     """
     number = {item_id: row for row, item_id in enumerate(item_ids)}
     taken = set(hashes.tolist())
@@ -100,7 +100,7 @@ def project(
         return Projection([], np.zeros(0, np.uint64), np.zeros((0, vectors.shape[1]), np.float32), ridge)
     places, rows = (np.array(side, np.intp) for side in zip(*known, strict=True))
     columns = columns_of(catalogue.attributes, places)
-    a, v, d = columns[places], vectors[rows].astype(np.float64), popularity[rows] / popularity[rows].mean()
+    a, v, d = columns[places], vectors[rows].astype(np.float64), weight[rows] / weight[rows].mean()
     ridge = ridge or _best_ridge(a, v, d)
     middle, mean = _mean(a, d), _mean(v, d)
     projected = mean + (columns[new] - middle) @ _fit(a - middle, v - mean, d, [ridge])[0]

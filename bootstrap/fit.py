@@ -191,7 +191,8 @@ def train(
     projected = 0
     if recipe.content and catalogue is not None:
         # Before the users are solved: a worker's Gramian counts every published item, and so must this one.
-        new = project(catalogue, matrix.item_ids, matrix.hashes, items, matrix.popularity, recipe.content_ridge)
+        weight = np.sqrt(matrix.popularity)
+        new = project(catalogue, matrix.item_ids, matrix.hashes, items, weight, recipe.content_ridge)
         matrix, items = widened(matrix, new.ids, new.hashes), np.concatenate([items, new.vectors])
         projected = len(new.ids)
     space = space_of(matrix, items, recipe.policy)

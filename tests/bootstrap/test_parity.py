@@ -185,9 +185,9 @@ LOGGED = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    happened=st.lists(LOGGED, min_size=1, max_size=70),
+    happened=st.lists(LOGGED, min_size=30, max_size=60),
     capacity=st.integers(5, 8),
     half_life=st.sampled_from([0, 3 * DAY_MS]),
     cap_item=st.sampled_from([0.0, 3.0]),
