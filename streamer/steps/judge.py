@@ -4,7 +4,8 @@ live
     The user's vector as it was, the items as they are (the event's own item as it was).
 frozen
     The items as they were when the generation was taken up; the user's vector solved against them from the entries of
-    the kept history that are not newer than the training data. A user without any gets what is popular.
+    the kept history that are not newer than the training data: fewer where later events have pushed them out or were on
+    the same items. A user without any gets what is popular.
 popularity
     How often each item was acted on: in the training data, as far as the manifest tells, and since the start.
 

@@ -20,6 +20,8 @@ from xxhash import xxh3_64_intdigest
 from schemas.layouts import RowShape, encode_signals, generation_of
 from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
+from streamer.events.decode import decode
+from streamer.events.explain import explain
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
 from streamer.events.read import Reader
 from streamer.events.verdicts import Filtered, Rejected
@@ -275,7 +277,9 @@ class UserStep:
             return
 
         def type_of(position: int) -> str:
-            event = self._reader.read(batch.records[position])
+            # Not the reader: the catalogue may have banned the item since.
+            record = batch.records[position]
+            event = decode(record.value) or explain(record.value, record.headers)
             assert isinstance(event, Interaction)
             return event.event_type
 

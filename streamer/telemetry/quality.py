@@ -8,6 +8,7 @@ and computes for at most the share ``cpu`` of the time, whatever the number of i
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 _WAITING = 512  # batches
 _ASK_AGAIN_SECONDS = 3_600.0
 _STOP_SECONDS = 5.0
+_FAILURES = 10
 
 
 class Allowance:
@@ -79,6 +81,7 @@ class Quality:
         bounds = Bounds(settings.window, settings.psi_bound, settings.patience, settings.false_alarms)
         self._judges[manifest.model_version] = Judge(manifest, items)
         self._shifts = (manifest.model_version, Shifts(manifest, items, bounds))
+        self._asked.clear()
 
     def retire(self, model_version: str) -> None:
         """Judge a generation no more; what was counted of it stays."""
@@ -89,16 +92,12 @@ class Quality:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, at most a few seconds later; what waits is dropped."""
-        while self._thread.is_alive():
-            try:
-                self._queue.put_nowait(None)
-            except queue.Full:
-                self._queue.get_nowait()
-            else:
-                break
-        if self._thread.is_alive():
-            self._thread.join(_STOP_SECONDS)
+        """End it, at most a few seconds later, whatever waits."""
+        if not self._thread.is_alive():
+            return
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=_STOP_SECONDS / 2)
+            self._thread.join(_STOP_SECONDS / 2)
 
     def offer(self, sampled: Sampled) -> None:
         """Hand over what a committed batch has sampled; never waits."""
@@ -108,12 +107,16 @@ class Quality:
             self._skip(sampled)
 
     def _live(self) -> None:
+        failures = 0
         while (sampled := self._queue.get()) is not None:
             try:
                 self.take(sampled)
             except Exception:
                 # It only measures: the worker goes on, and the number of judged events stands still.
-                log.exception("judging_failed")
+                failures += 1
+                log.exception("judging_failed", failures=failures, of_at_most=_FAILURES)
+                if failures >= _FAILURES:
+                    self._judges.clear()
 
     def take(self, sampled: Sampled) -> None:
         """Judge a sample, count, and look for drift; what the thread does."""

@@ -79,7 +79,18 @@ def main() -> None:
             return result
 
         compiled._refresh = timed
-    seconds: list[tuple[float, float, float]] = []
+    sampling = [0.0]
+    if step._sampler is not None:
+        sample = step._sampler.sample
+
+        def timed_sample(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            result = sample(*arguments)
+            sampling[0] = time.perf_counter() - started
+            return result
+
+        step._sampler.sample = timed_sample  # type: ignore[assignment,method-assign]
+    seconds: list[tuple[float, float, float, float]] = []
     with threadpool_limits(1):
         for records in batches(world, chosen.batch, chosen.batches):
             kernel[0] = 0.0
@@ -89,17 +100,18 @@ def main() -> None:
             theirs = [rows.get(key) for key in batch.keys]
             ready = time.perf_counter()
             effects = step.apply(batch, theirs)
-            seconds.append((read - started, time.perf_counter() - ready, kernel[0]))
+            seconds.append((read - started, time.perf_counter() - ready, kernel[0], sampling[0]))
             step.reuse(effects)
             if effects.sampled is not None and effects.sampled.trials is not None:
                 started = time.perf_counter()
                 judge.judge(effects.sampled.trials)
                 judging += time.perf_counter() - started
                 judged += len(effects.sampled.trials)
-    read_us, apply_us, kernel_us = np.median(np.array(seconds[3:]), axis=0) / chosen.batch * 1e6
+    read_us, apply_us, kernel_us, sampling_us = np.median(np.array(seconds[3:]), axis=0) / chosen.batch * 1e6
     print(
         f"{len(seconds)} batches of {chosen.batch} events, {chosen.users:,} users: read {read_us:.1f}, apply "
-        f"{apply_us:.1f} microseconds an event, of it {kernel_us:.1f} to fold and solve"
+        f"{apply_us:.1f} microseconds an event, of it {kernel_us:.1f} to fold and solve "
+        f"and {sampling_us:.2f} to sample"
     )
     if judged:
         print(f"{judged} sampled events judged among {world.items:,} items: {judging / judged * 1e6:.0f} us each")

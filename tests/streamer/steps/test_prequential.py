@@ -113,6 +113,17 @@ def test_only_what_was_applied_to_a_known_item_that_is_new_is_judged() -> None:
     assert sorted(sampled.applied.tolist()) == [1, 1, 3]
 
 
+def test_an_item_that_is_banned_while_the_batch_waits() -> None:
+    """It was read before: the sample does not ask again, and the batch goes on."""
+    view = items(POLICY)
+    step = sampling(view=view)
+    batch = step.read([record(0, event(item_id="i1"))], 0)
+    view.invalid.add("i1")
+    effects = step.apply(batch, [None])
+    assert effects.sampled is not None
+    assert effects.sampled.types == ["click"]
+
+
 def test_who_has_no_row_is_the_average_user() -> None:
     """And the vector is the one before the event, not the one that it makes."""
     rows: dict[bytes, bytes] = {}

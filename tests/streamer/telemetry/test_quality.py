@@ -222,6 +222,15 @@ def test_the_thread_takes_what_is_offered_and_survives_a_failure(running: Qualit
     assert running.prequential.report() == {"m1": (1, 1)}
 
 
+def test_what_always_fails_is_given_up(running: Quality) -> None:
+    """Ten lines in the log, not one a batch for ever."""
+    for _ in range(12):
+        running.offer(Sampled("m1", np.array([1]), ["no such type"], np.array([1])))
+    running.offer(sample(1))
+    running.stop()
+    assert running.prequential.report() == {}
+
+
 def test_a_full_queue_is_no_reason_to_wait(clock: Clock) -> None:
     """Nobody takes anything: the offers return, and what is lost is counted; it can still be stopped."""
     judged = quality(clock)
