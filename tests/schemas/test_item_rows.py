@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -26,11 +28,11 @@ GOLDEN = (
 )
 
 
-def row(**changes: object) -> ItemRow:
-    fields: dict[str, object] = {
+def row(**changes: Any) -> ItemRow:
+    fields: dict[str, Any] = {
         "generation": 7, "version": 2, "events": 5, "event_time": 0xD4A5100000, "source_next": 9, "vector": VECTOR,
     }  # fmt: skip
-    return ItemRow(**(fields | changes))  # type: ignore[arg-type]
+    return ItemRow(**(fields | changes))
 
 
 def test_a_row_without_anything_new_has_the_bytes_it_always_had() -> None:
@@ -68,7 +70,7 @@ def test_a_damaged_row_is_refused(at: int, value: int) -> None:
 
 def test_signals_of_pairs_are_a_format_of_their_own() -> None:
     """Neither form is taken for the other, even where their sizes agree."""
-    both = {"confidence": np.ones(1), "event_time": np.ones(1, np.int64), "user": np.ones(1, np.uint64)}
+    both: dict[str, Any] = {"confidence": np.ones(1), "event_time": np.ones(1, np.int64), "user": np.ones(1, np.uint64)}
     [plain] = encode_signals(**both, generation=7, vector=np.ones((1, K + 2), np.float32))
     [pair] = encode_signals(**both, generation=7, vector=VECTOR[None], pair=(np.array([0.5]), np.array([-1.0])))
     assert (plain[0], pair[0], len(plain)) == (1, 2, len(pair))
