@@ -73,22 +73,35 @@ class ItemLearner:
         """
         out = Learned(np.zeros(0, np.intp), np.zeros(0), 0, 0, folded)
         drawn = signals["sign"] < 0 if "sign" in (signals.dtype.names or ()) else np.zeros(len(signals), bool)
+        _count(items, row_of, signals["event_time"], offsets, drawn)
         gain = np.ones(len(signals))
-        steps = np.zeros(len(signals), bool)
+        steps = np.array([item.known and item.reservoir is None for item in items], bool)[row_of]
+        self._feed(items, row_of, signals, drawn, steps, out)
+        if self._policy.sgd_budget:
+            for at in np.flatnonzero(steps).tolist():
+                gain[at] = self._budget(items[row_of[at]], int(signals["event_time"][at]))
+        self._move(items, row_of, signals, gain, np.flatnonzero(steps), out)
+        out.moved = np.flatnonzero([item.known for item in items])
+        return out
+
+    def _feed(
+        self,
+        items: Sequence[ItemRow],
+        row_of: Index,
+        signals: NDArray[Any],
+        drawn: NDArray[np.bool_],
+        steps: NDArray[np.bool_],
+        out: Learned,
+    ) -> None:
+        """Take the signals of items that are solved from their users; those after the last fold-in become ``steps``."""
         solve: set[int] = set()
-        columns = zip(row_of.tolist(), signals["event_time"].tolist(), offsets, drawn.tolist(), strict=True)
-        for number, (row, time, offset, is_drawn) in enumerate(columns):
+        for at in np.flatnonzero(~steps).tolist():
+            row = int(row_of[at])
             item = items[row]
-            item.source_next = offset + 1
-            if not is_drawn:
-                item.events += 1
-                item.event_time = max(item.event_time, time)
             if item.known and item.reservoir is None:
-                steps[number] = True
-                if self._policy.sgd_budget:
-                    gain[number] = self._budget(item, time)
-            elif not is_drawn:  # an item that is still solved from its users has nothing to learn from the others'
-                self._take(item, signals[number])
+                steps[at] = True
+            elif not drawn[at]:  # an item that is still solved from its users has nothing to learn from the others'
+                self._take(item, signals[at])
                 if self._is_due(item, out):
                     solve.add(row)
                 if item.known and item.reservoir is not None and len(item.reservoir) >= RESERVOIR:
@@ -98,9 +111,6 @@ class ItemLearner:
                 out.unknown += not item.known
         for row in solve:
             self._solve(items[row])
-        self._move(items, row_of, signals, gain, np.flatnonzero(steps), out)
-        out.moved = np.flatnonzero([item.known for item in items])
-        return out
 
     def _budget(self, item: ItemRow, time: int) -> float:
         """What is left of a step: all of it up to the day's budget, budget / n for the n-th signal of the day."""
@@ -191,3 +201,21 @@ class ItemLearner:
         if not self._policy.sgd_pull:
             return None
         return np.stack([item.vector if item.origin is None else item.origin for item in moving])
+
+
+def _count(
+    items: Sequence[ItemRow],
+    row_of: Index,
+    times: NDArray[np.int64],
+    offsets: Sequence[int],
+    drawn: NDArray[np.bool_],
+) -> None:
+    """Events, newest event and place in the input of each item; a drawn item had no event."""
+    events = np.bincount(row_of[~drawn], minlength=len(items)).tolist()
+    newest, after = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
+    np.maximum.at(newest, row_of[~drawn], times[~drawn])
+    after[row_of] = np.asarray(offsets, np.int64) + 1  # offsets rise, and of several the last one counts
+    for item, count, time, end in zip(items, events, newest.tolist(), after.tolist(), strict=True):
+        item.events += count
+        item.event_time = max(item.event_time, time)
+        item.source_next = end

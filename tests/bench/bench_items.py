@@ -105,6 +105,7 @@ def choose(inner: Fitted) -> dict[str, dict[str, Any]]:
         return reached[name][1]
 
     still: dict[str, Any] = {"sgd_rate": 0.0}
+    best("still", [still])
     point = best("pointwise", [{"sgd_rate": rate} for rate in POINTWISE])
     pulled = best("pulled", [{**point, "sgd_pull": pull} for pull in PULLS])
     pair = best("bpr", [{"sgd_rate": rate, "sgd_objective": "bpr"} for rate in PAIRS])
