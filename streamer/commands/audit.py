@@ -124,6 +124,7 @@ def _compare(
     found: Audit,
 ) -> None:
     from streamer.events.hashes import generation_id
+    from streamer.steps.parity import relative_error
 
     generation = np.uint64(generation_id(manifest.model_version))
     standing = (rows.epochs > side.moved).all(axis=1)
@@ -159,15 +160,6 @@ def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt
     solved = solve_cholesky(items.space, history.index, history.confidence, manifest.policy.rhs)
     vector: npt.NDArray[np.float32] = guard(solved[None, :], manifest.policy.norm_cap).vectors[0]
     return vector
-
-
-def relative_error(vector: npt.NDArray[np.float32], fresh: npt.NDArray[np.float32]) -> float:
-    """|a - b| / |b|, infinite where a is not finite; the absolute difference where b is zero."""
-    if not np.isfinite(vector).all():
-        return float("inf")
-    difference = float(np.linalg.norm(vector.astype(np.float64) - fresh.astype(np.float64)))
-    length = float(np.linalg.norm(fresh.astype(np.float64)))
-    return difference / length if length else difference
 
 
 def _say(found: Audit, report: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ however many events the batch holds for that user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
 from streamer.steps.fold import KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
+from streamer.steps.parity import parity_error
 from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
 
@@ -78,8 +79,11 @@ class UserStep:
         tolerance: float,
         encoding: Literal["json", "f32le"],
         source: str,
+        audit: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``audit``: asked once a batch, whether to solve one of its users afresh and compare (`facts`)."""
         policy = manifest.policy
+        self._audit = audit
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
         self._generation = Generation(
             policy,
@@ -165,8 +169,14 @@ class UserStep:
             fresh = refresh(columns, rows, strangers, self._items, self._generation)
             self._finish(batch, columns, batch.keys, fresh, effects)
             self._count_signals(columns, fresh.applied, effects)
-            return effects
-        self._apply_compiled(batch, columns, rows, strangers, effects)
+        else:
+            self._apply_compiled(batch, columns, rows, strangers, effects)
+        if effects.rows and self._audit():
+            # Any user will do, as long as it is not always the same one.
+            chosen = effects.rows[batch.records[0].offset % len(effects.rows)][1]
+            error = parity_error(chosen, self._items, self._generation)
+            if error is not None:
+                effects.facts["parity_error"] = error
         return effects
 
     def reuse(self, effects: Effects) -> None:
