@@ -16,6 +16,7 @@ from bootstrap.evaluate import LIMIT, Trained, evaluate, split
 from bootstrap.fold import fold
 from bootstrap.matrix import build
 from bootstrap.model import Model, gramian
+from bootstrap.priors import priors_for
 from bootstrap.users import solve_users, space_of
 from streamer.errors import CheckFailed
 
@@ -33,13 +34,17 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a fit takes beside the events; ``tolerance`` is the stream's solver's."""
+    """What a fit takes beside the events.
+
+    tolerance: the stream's solver's; k: of the metrics; segment_users: the fewest users that make a segment.
+    """
 
     training: Training
     policy: Policy
     tolerance: float
     k: int
     train_fraction: float
+    segment_users: int = 20
 
 
 def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None = None) -> tuple[Model, float]:
@@ -57,6 +62,8 @@ def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] |
         gramian_items=gramian(items),
         gramian_users=gramian(solved.vectors),
         average_user=solved.average,
+        segments=trained.segments,
+        popularity_user=trained.popularity_user,
     )
     return model, solved.parity_error
 
@@ -94,7 +101,9 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mappi
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     space = space_of(matrix, items, recipe.policy)
-    return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
+    solved = solve_users(matrix, space, recipe.policy, recipe.tolerance)
+    priors = priors_for(columns, users, matrix, space, solved, recipe.policy, recipe.segment_users)
+    return Trained(users, matrix, space, solved, *priors)
 
 
 def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:

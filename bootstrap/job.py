@@ -164,7 +164,14 @@ def recipe(settings: Settings) -> Recipe:
         threads=bootstrap.threads,
         ridge_items=bootstrap.ridge_items,
     )
-    return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
+    return Recipe(
+        training,
+        policy,
+        settings.engine.tolerance,
+        bootstrap.recall_k,
+        bootstrap.train_fraction,
+        bootstrap.segment_users,
+    )
 
 
 def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show) -> tuple[Manifest, Model]:
@@ -196,12 +203,13 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         dataset_sha256=log.sha256,
         item_key=heritage.item_key.hex(),
         average_user=model.average_user.tolist(),
-        segments={},
+        segments={name: vector.tolist() for name, vector in model.segments.items()},
         metrics=metrics,
         gates=gates,
         artifact=Artifact("", {}),
         parent_version=heritage.parent_version,
         code_version=code_version(),
+        popularity_user=None if model.popularity_user is None else model.popularity_user.tolist(),
     )
     return manifest, model
 

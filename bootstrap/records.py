@@ -53,16 +53,22 @@ class Writer:
         event_time: int,
         epochs: Sequence[int],
         suppressed: Sequence[Suppression],
-        has_history: bool,
+        basis: str,
+        session: F32 | None = None,
     ) -> Outgoing:
-        """A user's record. vector: (k,); epochs: for each item partition the offset that its vectors end at."""
-        rest = {
+        """A user's record.
+
+        vector, session: (k,); epochs: for each item partition the offset that its vectors end at.
+        """
+        rest: dict[str, Any] = {
             "events": events,
             "event_time": event_time,
             "items_epoch": epochs,
             "suppressed": [entry.item_id for entry in suppressed if entry.until >= entry.positive],
-            "basis": "history" if has_history else "average",
+            "basis": basis,
         }
+        if session is not None:
+            rest["session"] = np.ascontiguousarray(session)
         return self._record("user", user_id, vector, rest)
 
     def _record(self, kind: str, entity: str, vector: F32, rest: dict[str, Any]) -> Outgoing:
@@ -85,7 +91,7 @@ class Writer:
         ]
         if raw:
             value = vector.astype("<f4").tobytes()
-            headers.append(("factors.record", orjson.dumps(about)))
+            headers.append(("factors.record", orjson.dumps(about, option=orjson.OPT_SERIALIZE_NUMPY)))
         else:
             # orjson writes the shortest text that reads back as the same float32.
             value = orjson.dumps({**about, "vector": vector}, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -38,8 +38,13 @@ class Solved:
 
 def space_of(matrix: Matrix, items: F32, policy: Policy) -> ItemSpace:
     """The space that a worker would build from these item vectors (m, k)."""
+    return space_of_items(matrix.item_ids, matrix.hashes, items, policy)
+
+
+def space_of_items(item_ids: list[str], hashes: npt.NDArray[np.uint64], items: F32, policy: Policy) -> ItemSpace:
+    """The same of items with these ids and hashes (m,)."""
     space = ItemSpace(items.shape[1], policy.ridge, capacity=max(len(items), 1))
-    space.put(space.add(matrix.item_ids, matrix.hashes), items)
+    space.put(space.add(item_ids, hashes), items)
     space.recount()
     space.refactor()
     return space

@@ -32,6 +32,7 @@ Millis = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 # Rows count their entries in 16 bits (schemas/layouts.py).
 Dimension = Annotated[int, Meta(ge=1, le=65_535)]
 Capacity = Annotated[int, Meta(ge=1, le=65_535)]
@@ -127,6 +128,13 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sgd_reg: NotNegative = 0.01
     sgd_clip: Positive = 1.0
     suppress_capacity: Capacity = 64
+    session_weight: Share = 0.0
+    session_gap_ms: Duration = 30 * 60 * 1000
+    session_entries: Capacity = 20
+    blend_events: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    segment_key: Annotated[str, Meta(max_length=64)] = ""
+    ridge_nu: Share = 0.0
+    ridge_alpha0: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no policy may have.
@@ -178,6 +186,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parent_version: Id | None = None
     code_version: str
     item_partitions: Annotated[int, Meta(ge=1)] | None = None
+    popularity_user: list[float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse vectors of another dimension than the manifest's.
@@ -186,6 +195,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             ValueError: names the vector.
         """
         vectors = {f"segments.{name}": vector for name, vector in self.segments.items()}
+        if self.popularity_user is not None:
+            vectors["popularity_user"] = self.popularity_user
         for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")

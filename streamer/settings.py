@@ -168,6 +168,7 @@ class Bootstrap(Section):
     ridge_items: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     patience: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     threads: Annotated[int, Field(ge=0, le=1_024)] = 0
+    segment_users: Positive = 20
     artifacts: Annotated[str, Field(min_length=1)] = "artifacts"
 
 

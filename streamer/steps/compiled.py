@@ -44,8 +44,13 @@ def warm() -> bool:
 
 
 def compiled(items: Items, generation: Generation) -> Compiled | None:
-    """The compiled path for a generation, None where it does not serve: no compiler, caps, or the exact solver."""
+    """The compiled path for a generation, None where it does not serve.
+
+    That is: no compiler, caps, the exact solver, or more than the long-term vector to publish (`factors.serving`).
+    """
     policy = generation.policy
+    if generation.priors is not None:
+        return None
     if generation.solver != "cg" or policy.cap_item_strength or policy.cap_user_events_per_day or not available():
         return None
     return Compiled(items, generation)

@@ -19,18 +19,19 @@ from xxhash import xxh3_64_intdigest
 from schemas.layouts import RowShape, encode_signals
 from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
-from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
+from streamer.events.hashes import fingerprint, generation_id, partition, request_hash, segment_hash, segment_name
 from streamer.events.read import Reader
 from streamer.events.verdicts import Filtered, Rejected
 from streamer.factors.kernel.rules import N_NEWEST
 from streamer.factors.packed import pack
+from streamer.factors.serving import priors_in
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
 from streamer.steps.fold import KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
 from streamer.steps.parity import parity_error
-from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
+from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter, served_fields
 from streamer.steps.refresh import Generation, Refreshed, refresh
 
 _HIGHEST = frozenset({"solve_residual", "solve_iterations"})
@@ -92,6 +93,7 @@ class UserStep:
             np.array(manifest.average_user, np.float32),
             solver,
             tolerance,
+            priors_in(manifest),
         )
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
@@ -111,12 +113,15 @@ class UserStep:
         read, item_of, weights, kind_of = self._reader.read, self._items.of, self._policy.weights, KIND_OF
         users: dict[bytes, int] = {}
         append, append_id = batch.events.rows.append, batch.events.item_ids.append
+        segment_key = self._policy.segment_key
         for position, record in enumerate(records):
             verdict = read(record)
             if isinstance(verdict, Interaction):
                 index, item, target = item_of(verdict.item_id)
                 kind = verdict.event_type
                 append_id(verdict.item_id)
+                if segment_key:
+                    batch.events.segments.append(segment_hash(segment_name(verdict.context, segment_key)))
                 append(
                     pack(
                         position,
@@ -248,7 +253,9 @@ class UserStep:
 
     def _publish(self, batch: UserBatch, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
         place = f"{self._topics.interactions}/{batch.partition}/".encode()
-        extras = [AVERAGE if is_average else HISTORY for is_average in fresh.average]
+        vectors, extras = fresh.vectors, [AVERAGE if is_average else HISTORY for is_average in fresh.average]
+        if fresh.served is not None:
+            vectors, extras = fresh.served.vectors, served_fields(fresh.served)
         if fresh.suppressed:
             for number, user in enumerate(fresh.users.tolist()):
                 if fresh.suppressed.get(user):
@@ -257,7 +264,7 @@ class UserStep:
         effects.sends.setdefault((self._topics.user_factors, batch.partition), []).extend(
             self._publisher.records(
                 keys,
-                fresh.vectors,
+                vectors,
                 fresh.version,
                 fresh.events,
                 fresh.event_time,

@@ -15,10 +15,12 @@ from bootstrap.columns import columns_of
 from bootstrap.fold import fold
 from bootstrap.job import Lineage, make
 from bootstrap.read import Log, judge_records
+from bootstrap.serve import server_of
 from ops.data import synthetic
 from schemas.layouts import RowShape, decode_user_rows, encode_user_rows
 from schemas.outcomes import Outcome
 from schemas.records import DAY_MS, Policy
+from streamer.commands.audit import fresh_vector
 from streamer.events.hashes import generation_id
 from streamer.events.read import Reader
 from streamer.steps.items import Items
@@ -61,11 +63,22 @@ def log_of(records: list[Record], policy: Policy) -> Log:
     return judge_records(records, reader_of(policy), policy, partitions=1)
 
 
-def streamed(manifest: Manifest, model: Model, records: list[Record], solver: Any) -> tuple[dict[bytes, bytes], Any]:
-    """The rows that a worker of this generation ends with, and its outcomes."""
+def items_of(manifest: Manifest, model: Model) -> Items:
     items = Items(dimension=manifest.dimension, ridge=manifest.policy.ridge, item_key=KEY, partitions=2)
     items.put(model.item_ids, [1] * len(model.item_ids), model.items)
     items.settle()
+    return items
+
+
+def streamed(
+    manifest: Manifest,
+    model: Model,
+    records: list[Record],
+    solver: Any,
+    published: dict[bytes, dict[str, Any]] | None = None,
+) -> tuple[dict[bytes, bytes], Any]:
+    """The rows that a worker of this generation ends with, and its outcomes; ``published`` takes the last records."""
+    items = items_of(manifest, model)
     step = UserStep(
         manifest,
         items,
@@ -82,6 +95,9 @@ def streamed(manifest: Manifest, model: Model, records: list[Record], solver: An
         batch = step.read(records[first : first + 997], 0)
         effects = step.apply(batch, [rows.get(key) for key in batch.keys])
         rows.update(effects.rows)
+        if published is not None:
+            for key, value, *_ in effects.sends.get((TOPICS.user_factors, 0), []):
+                published[key or b""] = orjson.loads(value or b"")
         outcomes = effects.outcomes if outcomes is None else outcomes + effects.outcomes
     return rows, outcomes
 
@@ -183,3 +199,60 @@ def _manifest(policy: Policy) -> Manifest:
         artifact=Artifact("x", {}),
         code_version="test",
     )
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"session_weight": 0.3, "session_gap_ms": 6 * 3_600_000, "session_entries": 5},
+        {"blend_events": 30, "segment_key": "device"},
+        {"session_weight": 0.3, "blend_events": 30, "segment_key": "device", "recency_entries": 3.0},
+    ],
+    ids=["session", "blend", "all"],
+)
+def test_what_is_published_equals_the_streams(tmp_path: Path, options: dict[str, Any], solver: Any) -> None:
+    """Vector, session and basis of every user, and the row with the segment; and the audit's fresh solve agrees."""
+    policy = changed(history_capacity=24, keys_capacity=12, **options)
+    events = [
+        one | {"context": {"device": DEVICES[len(one["user_id"] + one["item_id"]) % 3], "locale": "nl"}}
+        for one in synthetic.load(5, SHAPE).rebase(NOW_MS).events
+        if one["event_type"] != "hide"
+    ]
+    events[7]["context"]["device"] = "one of a kind"
+    records = records_of(events)
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__SEGMENT_USERS="10").model_copy(update={"policy": policy})
+    manifest, model = make(settings, log_of(records, policy), Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    assert set(manifest.segments) == ({"phone", "desk"} if policy.segment_key else set())
+    published: dict[bytes, dict[str, Any]] = {}
+    rows, _ = streamed(manifest, model, records, solver, published)
+    users = [user.encode() for user in model.users.ids]
+    theirs = decode_user_rows([rows[user] for user in users], SHAPE_OF_ROWS)
+    ours = model.users.rows(
+        slice(0, len(users)),
+        model.user_vectors,
+        shape=SHAPE_OF_ROWS,
+        generation=generation_id(manifest.model_version),
+        epochs=np.zeros(2, np.int64),
+        version=1,
+    )
+    assert ours.extras == theirs.extras
+    assert bool(policy.segment_key) == any(extras.segment for extras in ours.extras.values())
+    server, items = server_of(manifest, model, 1e-6), items_of(manifest, model)
+    assert server is not None
+    served = server.serve(ours)
+    for at, user in enumerate(users):
+        record = published[user]
+        np.testing.assert_allclose(record["vector"], served.vectors[at], atol=1e-5)
+        assert record["basis"] == served.basis[at]
+        assert ("session" in record) == served.has_session[at]
+        if served.has_session[at]:
+            np.testing.assert_allclose(record["session"], served.session[at], atol=1e-5)
+        np.testing.assert_allclose(record["vector"], fresh_vector(theirs, at, manifest, items), atol=1e-5)
+    assert set(served.basis) == ({"history", "blend"} if policy.blend_events else {"history"})
+    apart = np.abs(served.vectors - theirs.vector).max(axis=1)
+    assert np.count_nonzero(apart > 1e-3) > len(users) / 4
+
+
+DEVICES = ("phone", "desk", "")
+SHAPE_OF_ROWS = RowShape(8, 24, 12, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import orjson
@@ -38,14 +40,18 @@ def test_raw_vectors_carry_the_rest_in_a_header() -> None:
     assert "vector" not in about
 
 
-@pytest.mark.parametrize(("has_history", "basis"), [(True, "history"), (False, "average")])
-def test_a_user_says_what_the_vector_rests_on(has_history: bool, basis: str) -> None:
+@pytest.mark.parametrize("encoding", ["json", "f32le"])
+@pytest.mark.parametrize(("session", "basis"), [(None, "history"), (None, "segment"), (VECTOR[::-1], "blend")])
+def test_a_user_says_what_the_vector_rests_on(encoding: Any, session: Any, basis: str) -> None:
     """Suppressed items are those that no later positive event has lifted."""
     suppressed = (Suppression("a", 1, 10, 0, 5), Suppression("b", 2, 10, 0, 11), Suppression("c", 3, 10, 10, 10))
-    made = Writer("test", "m1", 7, "json").user(
-        "u", VECTOR, events=3, event_time=9, epochs=[4, 0], suppressed=suppressed, has_history=has_history
-    )
-    record = msgspec.json.decode(made.value, type=FactorRecord)
+    about: dict[str, Any] = {"events": 3, "event_time": 9, "epochs": [4, 0], "suppressed": suppressed}
+    made = Writer("test", "m1", 7, encoding).user("u", VECTOR, **about, basis=basis, session=session)
+    text = made.value if encoding == "json" else dict(made.headers)["factors.record"]
+    record = msgspec.convert({"vector": []} | orjson.loads(text), FactorRecord)
+    assert (record.session is None) == (session is None)
+    if session is not None:
+        assert np.array(record.session, np.float32).tobytes() == session.tobytes()
     assert record.suppressed == ["a", "c"]
     assert record.basis == basis
     assert (record.kind, record.events, record.items_epoch) == ("user", 3, [4, 0])
