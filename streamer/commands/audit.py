@@ -162,16 +162,16 @@ def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt
 
     history = history_of(rows, at, manifest, items)
     index, confidence = history.index[None, :], history.confidence[None, :]
-    vector = np.array([manifest.average_user], np.float32)
+    vector: npt.NDArray[np.float32] = np.array([manifest.average_user], np.float32)
     if (history.index >= 0).any():
         vector, _ = solve(index, confidence, None)
     priors = priors_in(manifest)
     if priors is None:
-        return vector[0]
+        return vector.reshape(-1)
     past = Past(history.item[None, :], history.time[None, :], np.ones(index.shape, bool), index, confidence)
     segment = np.array([rows.extras[at].segment if at in rows.extras else 0], np.uint64)
     events = rows.head["events"][at : at + 1].astype(np.int64)
-    return serve(past, vector, events, segment, manifest.policy, priors, solve).vectors[0]
+    return serve(past, vector, events, segment, manifest.policy, priors, solve).vectors.reshape(-1)
 
 
 def _say(found: Audit, report: dict[str, Any]) -> None:

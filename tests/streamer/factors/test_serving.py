@@ -41,7 +41,7 @@ def test_all_off_is_plain() -> None:
     """The options are off by default, each of them makes a difference."""
     assert plain(Policy())
     for on in ({"session_weight": 0.3}, {"blend_events": 3}, {"segment_key": "device"}):
-        assert not plain(Policy(**on))  # type: ignore[arg-type]
+        assert not plain(Policy(**on))
 
 
 def test_long_term_and_session_are_mixed() -> None:
