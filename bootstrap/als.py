@@ -14,7 +14,10 @@ for nothing. A step can only lower f, so the loss below never rises while both h
 with decay they do not (a user's ages count from the user's newest event, an item's from the training cut), and each
 half-step then lowers its own loss::
 
-    L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + λ|X|^2 + λ_items |V|^2
+    L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + sum λ|x|^2 + sum λ_items |v|^2
+
+A row's own ridge is a diagonal of its own there, so it costs k more numbers a row: with ``ridge_nu`` above 0 it is
+``λ (n + alpha0 m)^nu`` for n pairs of the row out of m (Rendle et al. 2022, doi 10.1145/3523227.3548486).
 
 solver "cholesky" solves each row exactly. `bootstrap.kernel` takes the same steps compiled, where numba is installed.
 Only the item vectors leave this file; the published user vectors come from the stream's own solver (`users.py`).
@@ -32,6 +35,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
+
+from streamer.factors.ridge import Ridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +60,8 @@ class Training:
     dimension: k; iterations: how often to alternate at most; seed: of the start; ridge: λ of the users; rhs: q;
     ridge_items: λ of the items, 0 for the users'; solver, and steps of conjugate gradients a half-step; patience: stop
     when the loss has fallen by less than this share of itself in a round (0: never); threads: 0 for as many as there
-    are processors, which changes no bit of the result.
+    are processors, which changes no bit of the result; ridge_nu, ridge_alpha0: how the ridges of both sides grow with
+    the number of pairs, see the module.
     """
 
     dimension: int
@@ -68,6 +74,8 @@ class Training:
     patience: float = 0.0
     threads: int = 0
     ridge_items: float = 0.0
+    ridge_nu: float = 0.0
+    ridge_alpha0: float = 0.0
 
     @property
     def ridges(self) -> tuple[float, float]:
@@ -79,6 +87,15 @@ class Training:
             raise ValueError(f"dimension, iterations and steps must be at least 1, the ridge above 0: {self}")
         if not (0 <= self.patience < 1 and self.threads >= 0 and self.ridge_items >= 0):
             raise ValueError(f"patience must be from 0 to below 1, threads and ridge_items 0 or more: {self}")
+        if not (0 <= self.ridge_nu <= 1 and self.ridge_alpha0 >= 0):
+            raise ValueError(f"ridge_nu must be from 0 to 1, ridge_alpha0 0 or more: {self}")
+
+    def ridges_of(self, ridge: float, pairs: npt.NDArray[np.integer], others: int) -> F64:
+        """The ridge of each row (n,) of so many pairs, with so many rows on the other side."""
+        if not self.ridge_nu:
+            return np.full(len(pairs), ridge)
+        # A row without pairs is solved by zeros whatever its ridge is; it must not be 0.
+        return Ridge(ridge, self.ridge_nu, self.ridge_alpha0 * others).of_all(np.maximum(pairs, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +158,16 @@ def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training
     side = _Side(
         confidence.astype(np.float64, copy=False),
         np.ascontiguousarray(fixed @ axes.astype(np.float32)),
-        np.maximum(values + ridge, ridge).astype(np.float32),
+        values,
+        training.ridges_of(ridge, np.diff(confidence.indptr), len(fixed)),
         axes.astype(np.float32),
         training,
     )
     loss = other * float(np.einsum("ij,ij->", fixed, fixed, dtype=np.float64))
+    if training.ridge_nu:
+        pairs = np.bincount(confidence.indices, minlength=len(fixed))
+        lengths = np.einsum("ij,ij->i", fixed, fixed, dtype=np.float64)
+        loss = float(training.ridges_of(other, pairs, len(moving)) @ lengths)
     with ThreadPoolExecutor(training.threads or os.cpu_count() or 1, "als") as pool:
         # Added up in their order, whoever came first.
         for share in pool.map(lambda rows: side.lower(rows, moving), _runs(confidence.indptr)):
@@ -155,11 +177,15 @@ def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One half-step's problem. rows: (m, k) fixed vectors, diagonal: (k,), both where the Gramian is diagonal."""
+    """One half-step's problem.
+
+    rows: (m, k) fixed vectors, values: (k,) the Gramian's diagonal, both where it is diagonal; ridges: (n,).
+    """
 
     confidence: csr_array
     rows: F32
-    diagonal: F32
+    values: F64
+    ridges: F64
     axes: F32
     training: Training
 
@@ -172,8 +198,8 @@ class _Side:
             one = np.float32(right == "c")
             share = float(
                 kernel(
-                    matrix.indptr, matrix.indices, matrix.data, run.start, run.stop, self.rows, self.diagonal, one,
-                    self.training.steps, x,
+                    matrix.indptr, matrix.indices, matrix.data, run.start, run.stop, self.rows, self.values,
+                    self.ridges, one, self.training.steps, x,
                 )
             )  # fmt: skip
         else:
@@ -218,7 +244,8 @@ class _Block:
 
     def __init__(self, confidence: csr_array, rows: slice, pairs: slice, side: _Side, rhs: Literal["c", "c-1"]) -> None:
         c: F64 = confidence.data[pairs]
-        self.diagonal = side.diagonal
+        ridges = side.ridges[rows, None]
+        self.diagonal = np.maximum(side.values + ridges, ridges).astype(np.float32)
         self.vectors = side.rows[confidence.indices[pairs]]
         self.indptr = confidence.indptr[rows.start : rows.stop + 1] - pairs.start
         self.lengths = np.diff(self.indptr)
@@ -263,7 +290,7 @@ class _Block:
         """Solve every row of ``x`` exactly, in float64; returns these rows' share of the loss."""
         for row, (start, end) in enumerate(zip(self.indptr, self.indptr[1:], strict=False)):
             v = self.vectors[start:end].astype(np.float64)
-            system = np.diag(self.diagonal.astype(np.float64)) + (v * self.weight[start:end, None]).T @ v
+            system = np.diag(self.diagonal[row].astype(np.float64)) + (v * self.weight[start:end, None]).T @ v
             x[row] = np.linalg.solve(system, self.target[row])
         return self.constant - float(np.einsum("ij,ij->", self.target, x, dtype=np.float64))
 

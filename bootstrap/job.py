@@ -163,6 +163,8 @@ def recipe(settings: Settings) -> Recipe:
         patience=bootstrap.patience,
         threads=bootstrap.threads,
         ridge_items=bootstrap.ridge_items,
+        ridge_nu=policy.ridge_nu,
+        ridge_alpha0=policy.ridge_alpha0,
     )
     return Recipe(
         training,

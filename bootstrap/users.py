@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from streamer.factors.coldstart import average_user
 from streamer.factors.guard import guard
+from streamer.factors.ridge import ridge_of
 from streamer.factors.solve import solve_batch, solve_cholesky
 from streamer.factors.space import ItemSpace
 
@@ -43,7 +44,7 @@ def space_of(matrix: Matrix, items: F32, policy: Policy) -> ItemSpace:
 
 def space_of_items(item_ids: list[str], hashes: npt.NDArray[np.uint64], items: F32, policy: Policy) -> ItemSpace:
     """The same of items with these ids and hashes (m,)."""
-    space = ItemSpace(items.shape[1], policy.ridge, capacity=max(len(items), 1))
+    space = ItemSpace(items.shape[1], ridge_of(policy, len(items)), capacity=max(len(items), 1))
     space.put(space.add(item_ids, hashes), items)
     space.recount()
     space.refactor()

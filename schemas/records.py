@@ -189,10 +189,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     popularity_user: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors of another dimension than the manifest's.
+        """Refuse vectors of another dimension than the manifest's, and a ridge that lacks the number of items.
 
         Raises:
-            ValueError: names the vector.
+            ValueError: names what is wrong.
         """
         vectors = {f"segments.{name}": vector for name, vector in self.segments.items()}
         if self.popularity_user is not None:
@@ -200,6 +200,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
+        if self.policy.ridge_nu and "items" not in self.counts:
+            raise ValueError("counts.items: missing, and policy.ridge_nu needs it")
 
 
 class Control(Struct, frozen=True, forbid_unknown_fields=True):

@@ -37,6 +37,7 @@ from streamer.engine.replica import ItemReplica
 from streamer.engine.store import StoreMemory
 from streamer.errors import BrokerError, DataError, FactorsError
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_in
 from streamer.settings import Settings, aiokafka_options
 from streamer.steps.compiled import warm
 from streamer.steps.item import ItemStep, ItemTopics
@@ -198,7 +199,7 @@ class Worker:
         manifest = active.manifest
         items = Items(
             dimension=manifest.dimension,
-            ridge=manifest.policy.ridge,
+            ridge=ridge_in(manifest),
             item_key=bytes.fromhex(manifest.item_key),
             partitions=self._partitions["item-factors"],
         )

@@ -69,7 +69,8 @@ def explain_scores(
     rows = np.zeros((len(index), space.dimension))
     rows[known] = vectors[index[known]]
     weight = np.where(known, confidence - 1.0, 0.0)
-    system = space.gramian + policy.ridge * np.eye(space.dimension) + (rows * weight[:, None]).T @ rows
+    ridge = space.rule.of(int(known.sum()))
+    system = space.gramian + ridge * np.eye(space.dimension) + (rows * weight[:, None]).T @ rows
     q = np.where(known, confidence if policy.rhs == "c" else confidence - 1.0, 0.0)
     # Column i is what entry i puts into the vector.
     shares = np.linalg.solve(system, (rows * q[:, None]).T)

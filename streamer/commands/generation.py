@@ -13,6 +13,7 @@ from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_
 from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
+from streamer.factors.ridge import ridge_in
 from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
@@ -92,7 +93,7 @@ def load_items(
     places = places_of(consumer, topic)
     items = Items(
         dimension=manifest.dimension,
-        ridge=manifest.policy.ridge,
+        ridge=ridge_in(manifest),
         item_key=bytes.fromhex(manifest.item_key),
         partitions=len(places),
     )

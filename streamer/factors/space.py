@@ -7,6 +7,13 @@
 
 In whitened coordinates a user's system is close to the identity, so conjugate gradients end in a few steps and touch
 the user's own rows only. R keeps it exact while item vectors move; it is zero after `refactor`.
+
+Where users have ridges of their own (`Ridge.nu`), the smallest of them is what G0 is whitened with, in its eigenbasis:
+
+    G0 = Q diag(g) Q',   L = Q diag(g + ridge)^(1/2)
+
+There a user's own ridge only adds (ridge_u - ridge) / (g + ridge) to the diagonal; scaling the coordinates by
+S = (1 + that)^(-1/2) makes the user's system I + S R S + sum (c-1) (S w)(S w)', which is solved like any other.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from streamer.factors.ridge import Ridge
 from streamer.factors.table import HashArray, HashTable, IndexArray
 
 FloatArray = NDArray[np.float64]
@@ -34,11 +42,12 @@ _TINY = 1e-300
 class ItemSpace:
     """A growing matrix of item vectors (m, k) with its Gramian, its whitening and the item's index by id and hash."""
 
-    def __init__(self, dimension: int, ridge: float, *, capacity: int = 1024) -> None:
-        if dimension < 1 or ridge <= 0:
-            raise ValueError(f"dimension {dimension} must be at least 1 and ridge {ridge} above 0")
+    def __init__(self, dimension: int, ridge: float | Ridge, *, capacity: int = 1024) -> None:
+        self.rule = ridge if isinstance(ridge, Ridge) else Ridge(ridge)
+        if dimension < 1 or self.rule.base <= 0:
+            raise ValueError(f"dimension {dimension} must be at least 1 and ridge {self.rule.base} above 0")
         self.dimension = dimension
-        self.ridge = ridge
+        self.ridge = self.rule.floor
         self.size = 0
         self.collisions = 0
         self.gramian: FloatArray = np.zeros((dimension, dimension))
@@ -139,15 +148,8 @@ class ItemSpace:
 
     def refactor(self) -> None:
         """Factor G + ridge I and whiten every row anew: some 0.4 ms per thousand items of 64 dimensions."""
-        ridge = self.ridge * np.eye(self.dimension)
-        try:
-            lower = np.linalg.cholesky(self.gramian + ridge)
-        except np.linalg.LinAlgError:  # a ridge smaller than what the rank-one updates have lost: count anew
-            self.recount()
-            lower = np.linalg.cholesky(self.gramian + ridge)
-        self._lower: FloatArray = lower.astype(np.float64, copy=False)
-        self._lower32: Float32Array = self._lower.astype(np.float32)
-        inverse: FloatArray = solve_triangular(self._lower, np.eye(self.dimension), lower=True)
+        lower, inverse = self._by_eigenbasis() if self.rule.nu else self._by_cholesky()
+        self._lower32: Float32Array = np.ascontiguousarray(lower, np.float32)
         self._inverse: FloatArray = np.ascontiguousarray(inverse)
         self._unwhiten: FloatArray = np.ascontiguousarray(inverse.T)
         self._factored = self.gramian.copy()
@@ -156,6 +158,31 @@ class ItemSpace:
             self._whitened[part] = white = (self._vectors[part] @ self._unwhiten).astype(np.float32)
             self._leverage[part] = np.vecdot(white, white)
         self._remainder, self._stale = None, False
+
+    def _by_cholesky(self) -> tuple[FloatArray, FloatArray]:
+        """L, a triangle, and its inverse."""
+        ridge = self.ridge * np.eye(self.dimension)
+        try:
+            lower = np.linalg.cholesky(self.gramian + ridge)
+        except np.linalg.LinAlgError:  # a ridge smaller than what the rank-one updates have lost: count anew
+            self.recount()
+            lower = np.linalg.cholesky(self.gramian + ridge)
+        self._spread: FloatArray = np.zeros(0)
+        return lower, solve_triangular(lower, np.eye(self.dimension), lower=True)
+
+    def _by_eigenbasis(self) -> tuple[FloatArray, FloatArray]:
+        """L, where another ridge is a diagonal, and its inverse."""
+        values, axes = np.linalg.eigh(self.gramian)
+        loaded = np.maximum(values, 0.0) + self.ridge
+        self._spread = 1.0 / loaded
+        return axes * np.sqrt(loaded), (axes / np.sqrt(loaded)).T
+
+    def scale(self, known: NDArray[np.integer]) -> Float32Array | None:
+        """Return S of users with so many known items (B,), as (B, k); None where all have the same ridge."""
+        if not self.rule.nu:
+            return None
+        own = self.rule.of_all(np.maximum(known, 1)) - self.ridge
+        return (1.0 / np.sqrt(1.0 + own[:, None] * self._spread)).astype(np.float32)
 
     def remainder(self) -> Float32Array | None:
         """Return R (k, k), or None where it is zero; whiten anew first where R has grown past its bound."""
@@ -177,9 +204,12 @@ class ItemSpace:
         """Return x = L^-T y for whitened user vectors y (B, k), multiplied in float64."""
         return (whitened @ self._unwhiten.T).astype(np.float32)
 
-    def tables(self) -> tuple[HashArray, IndexArray, Float32Array, Float32Array, Float32Array, FloatArray]:
-        """Return what the compiled kernel reads: the table's two arrays, W, leverage, L and L^-1. Read only."""
-        return *self._table.slots, self.whitened, self.leverage, self._lower32, self._inverse
+    def tables(self) -> tuple[HashArray, IndexArray, Float32Array, Float32Array, Float32Array, FloatArray, FloatArray]:
+        """Return what the compiled kernel reads, read only.
+
+        The table's two arrays, W, leverage, L and L^-1, and 1 / (g + ridge), (k,), empty where L is a triangle.
+        """
+        return *self._table.slots, self.whitened, self.leverage, self._lower32, self._inverse, self._spread
 
     def scratch(self, rows: int) -> Float32Array:
         """Return room for `rows` gathered rows (rows, k); the next call may hand out the same memory.

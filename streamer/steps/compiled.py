@@ -107,6 +107,10 @@ class Compiled:
             MAX_TRACE,
             MAX_SHRINK,
             policy.recency_entries,
+            items.space.rule.base,
+            items.space.rule.nu,
+            items.space.rule.offset,
+            items.space.rule.floor,
         )
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys

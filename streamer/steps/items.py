@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.events.hashes import item_hash, partition
+from streamer.factors.ridge import Ridge
 from streamer.factors.space import ItemSpace
 
 _BLOCK = 8192
@@ -20,7 +21,7 @@ class Items:
     listed: ids in the catalogue; invalid: those that it has withdrawn or banned.
     """
 
-    def __init__(self, *, dimension: int, ridge: float, item_key: bytes, partitions: int) -> None:
+    def __init__(self, *, dimension: int, ridge: float | Ridge, item_key: bytes, partitions: int) -> None:
         self.space = ItemSpace(dimension, ridge)
         self.epochs = np.zeros(partitions, np.int64)
         self.invalid: set[str] = set()

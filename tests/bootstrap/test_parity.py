@@ -23,6 +23,7 @@ from schemas.records import DAY_MS, Policy
 from streamer.commands.audit import fresh_vector
 from streamer.events.hashes import generation_id
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_in
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
 from tests.bootstrap.small import KEY, NOW_MS, SHAPE, changed, event, quiet, settings_of
@@ -64,7 +65,7 @@ def log_of(records: list[Record], policy: Policy) -> Log:
 
 
 def items_of(manifest: Manifest, model: Model) -> Items:
-    items = Items(dimension=manifest.dimension, ridge=manifest.policy.ridge, item_key=KEY, partitions=2)
+    items = Items(dimension=manifest.dimension, ridge=ridge_in(manifest), item_key=KEY, partitions=2)
     items.put(model.item_ids, [1] * len(model.item_ids), model.items)
     items.settle()
     return items
