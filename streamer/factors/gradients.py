@@ -74,4 +74,8 @@ def conjugate_gradients(
 
 def _moved(y: Float32Array, remainder: Float32Array, scale: Float32Array | None) -> Float32Array:
     """R y, or S R S y."""
-    return y @ remainder if scale is None else scale * ((scale * y) @ remainder)
+    if scale is None:
+        plain: Float32Array = y @ remainder
+        return plain
+    own: Float32Array = scale * ((scale * y) @ remainder)
+    return own

@@ -26,11 +26,12 @@ class Ridge:
 
     def of(self, known: int) -> float:
         """The ridge of a user of so many known items."""
-        return self.base * (known + self.offset) ** self.nu
+        ridge: float = self.base * (known + self.offset) ** self.nu
+        return ridge
 
     def of_all(self, known: NDArray[np.integer]) -> NDArray[np.float64]:
         """The same of many users, (B,)."""
-        return self.base * (known + self.offset) ** self.nu
+        return np.asarray(self.base * (known + self.offset) ** self.nu, np.float64)
 
     @property
     def floor(self) -> float:

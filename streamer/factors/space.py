@@ -168,7 +168,8 @@ class ItemSpace:
             self.recount()
             lower = np.linalg.cholesky(self.gramian + ridge)
         self._spread: FloatArray = np.zeros(0)
-        return lower, solve_triangular(lower, np.eye(self.dimension), lower=True)
+        inverse: FloatArray = solve_triangular(lower, np.eye(self.dimension), lower=True)
+        return lower.astype(np.float64, copy=False), inverse
 
     def _by_eigenbasis(self) -> tuple[FloatArray, FloatArray]:
         """L, where another ridge is a diagonal, and its inverse."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -167,7 +168,7 @@ def parse(data: bytes, dimension: int, history_capacity: int, keys_capacity: int
 
     epoch_offsets, item, time, strength = take(epochs), take(slots), take(slots), take(slots)
     request, prints, seconds = take(ring), take(ring), take(ring)
-    tail = msgspec.msgpack.decode(data[len(data) - extras :]) if extras else [None]
+    tail: list[Any] = msgspec.msgpack.decode(data[len(data) - extras :]) if extras else [None]
     segment, segment_at = tail[1:] or (0, 0)
     return UserRow(
         vector=np.frombuffer(vector, "<f4").copy(),
