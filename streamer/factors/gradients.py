@@ -77,5 +77,7 @@ def _moved(y: Float32Array, remainder: Float32Array, scale: Float32Array | None)
     if scale is None:
         plain: Float32Array = y @ remainder
         return plain
-    own: Float32Array = scale * ((scale * y) @ remainder)
+    own: Float32Array = scale * y
+    own = np.matmul(own, remainder)
+    own *= scale
     return own

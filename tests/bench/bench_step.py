@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_in
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
 from tests.bench.world import ITEM_KEY, World, item_id
@@ -23,7 +24,7 @@ from tests.streamer.steps.world import FakeRecord
 
 def step_of(world: World) -> UserStep:
     """The step over the world's items; all users are of the one partition."""
-    items = Items(dimension=64, ridge=world.policy.ridge, item_key=bytes.fromhex(ITEM_KEY), partitions=8)
+    items = Items(dimension=64, ridge=ridge_in(world.manifest), item_key=bytes.fromhex(ITEM_KEY), partitions=8)
     items.put([item_id(number) for number in range(world.items)], [1] * world.items, world.vectors)
     items.settle()
     return UserStep(
