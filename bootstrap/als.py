@@ -14,10 +14,13 @@ for nothing. A step can only lower f, so the loss below never rises while both h
 with decay they do not (a user's ages count from the user's newest event, an item's from the training cut), and each
 half-step then lowers its own loss::
 
-    L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + sum λ|x|^2 + sum λ_items |v|^2
+    L = sum over all pairs w (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + sum λ|x|^2 + sum λ_items |v|^2
 
 A row's own ridge is a diagonal of its own there, so it costs k more numbers a row: with ``ridge_nu`` above 0 it is
 ``λ (n + alpha0 m)^nu`` for n pairs of the row out of m (Rendle et al. 2022, doi 10.1145/3523227.3548486).
+
+With ``weights`` w of the items' unobserved pairs, V'V becomes V' diag(w) V for the users, and V'V of an item's own
+half-step w times X'X, diag(w g + λ); an observed pair always weighs c - 1 more than an unobserved one of its item.
 
 solver "cholesky" solves each row exactly. `bootstrap.kernel` takes the same steps compiled, where numba is installed.
 Only the item vectors leave this file; the published user vectors come from the stream's own solver (`users.py`).
@@ -113,6 +116,7 @@ def fit_items(
     training: Training,
     on_iteration: Callable[[Iteration], None],
     start: F32 | None = None,
+    weights: F64 | None = None,
 ) -> F32:
     """Item vectors (items, k) of a confidence matrix; the same bytes for the same matrix, seed and start.
 
@@ -122,6 +126,7 @@ def fit_items(
         training: the hyper-parameters.
         on_iteration: called after each round.
         start: (items, k), where to begin: a row that is not finite begins at random, as all do without it.
+        weights: (items,), what an unobserved pair of each item weighs; None for 1.
     """
     users, items = by_user.shape
     if by_item.shape != (items, users):
@@ -137,8 +142,8 @@ def fit_items(
     x = np.zeros((users, training.dimension), np.float32)
     before = np.inf
     for number in range(1, training.iterations + 1):
-        half_step(by_user, v, x, training)
-        loss = half_step(by_item, x, v, training, items=True)
+        half_step(by_user, v, x, training, weights=weights)
+        loss = half_step(by_item, x, v, training, items=True, weights=weights)
         on_iteration(Iteration(number, training.iterations, loss))
         if before - loss < training.patience * abs(loss):
             break
@@ -146,19 +151,29 @@ def fit_items(
     return v
 
 
-def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training, *, items: bool = False) -> float:
+def half_step(
+    confidence: csr_array,
+    fixed: F32,
+    moving: F32,
+    training: Training,
+    *,
+    items: bool = False,
+    weights: F64 | None = None,
+) -> float:
     """Lower the loss over every row of ``moving`` (n, k), in place, against ``fixed`` (m, k); returns the loss.
 
-    ``confidence`` is (n, m); ``items``: the rows that move are the items. In place, because both matrices of a large
-    catalogue are most of the memory.
+    ``confidence`` is (n, m); ``items``: the rows that move are the items; ``weights``: of the items, None for 1. In
+    place, because both matrices of a large catalogue are most of the memory.
     """
     ridge, other = reversed(training.ridges) if items else training.ridges
-    gram = fixed.astype(np.float64).T @ fixed.astype(np.float64)
+    wide = fixed.astype(np.float64)
+    gram = wide.T @ wide if weights is None or items else (wide.T * weights) @ wide
     values, axes = np.linalg.eigh(gram)
     side = _Side(
         confidence.astype(np.float64, copy=False),
         np.ascontiguousarray(fixed @ axes.astype(np.float32)),
         values,
+        weights if weights is not None and items else np.ones(len(moving)),
         training.ridges_of(ridge, np.diff(confidence.indptr), len(fixed)),
         axes.astype(np.float32),
         training,
@@ -179,12 +194,14 @@ def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training
 class _Side:
     """One half-step's problem.
 
-    rows: (m, k) fixed vectors, values: (k,) the Gramian's diagonal, both where it is diagonal; ridges: (n,).
+    rows: (m, k) fixed vectors, values: (k,) the Gramian's diagonal, both where it is diagonal; weights, ridges: (n,)
+    make the diagonal of a row's system of it.
     """
 
     confidence: csr_array
     rows: F32
     values: F64
+    weights: F64
     ridges: F64
     axes: F32
     training: Training
@@ -199,7 +216,7 @@ class _Side:
             share = float(
                 kernel(
                     matrix.indptr, matrix.indices, matrix.data, run.start, run.stop, self.rows, self.values,
-                    self.ridges, one, self.training.steps, x,
+                    self.weights, self.ridges, one, self.training.steps, x,
                 )
             )  # fmt: skip
         else:
@@ -245,7 +262,7 @@ class _Block:
     def __init__(self, confidence: csr_array, rows: slice, pairs: slice, side: _Side, rhs: Literal["c", "c-1"]) -> None:
         c: F64 = confidence.data[pairs]
         ridges = side.ridges[rows, None]
-        self.diagonal = np.maximum(side.values + ridges, ridges).astype(np.float32)
+        self.diagonal = np.maximum(side.weights[rows, None] * side.values + ridges, ridges).astype(np.float32)
         self.vectors = side.rows[confidence.indices[pairs]]
         self.indptr = confidence.indptr[rows.start : rows.stop + 1] - pairs.start
         self.lengths = np.diff(self.indptr)

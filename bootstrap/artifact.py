@@ -7,6 +7,7 @@
 ``gramian_*.npy``            V'V of the items and of the users, float64
 ``average_user.npy``         (k,) float32
 ``popularity.npy``           (m,) float64, the strength of all users at the training cut
+``weights.npy``              (m,) float64, of unobserved pairs, where the policy has an ``unobserved_power``
 ``item_event_time.npy``      (m,) int64, ms
 ``user_*.npy``               the counters of each user's row
 ``history_*.npy``            `start` (n + 1,), and end to end the item hash, time and strength of each entry
@@ -50,6 +51,7 @@ def files_of(model: Model) -> dict[str, bytes]:
         "average_user": model.average_user,
         "popularity": model.popularity,
         "item_event_time": model.item_event_time,
+        **({} if model.weights is None else {"weights": model.weights}),
         "history_start": users.history_start,
         "key_start": users.key_start,
         **{f"user_{name}": getattr(users, name) for name in USER_DTYPES},
@@ -130,6 +132,7 @@ class _Reading:
             average_user=self._array("average_user", "<f4", (k,)),
             segments={name: np.array(row, np.float32) for name, row in self._manifest.segments.items()},
             popularity_user=self._popularity_user(),
+            weights=self._array("weights", "<f8", (m,)) if self._manifest.policy.unobserved_power else None,
         )
         if not np.array_equal(model.average_user, np.array(self._manifest.average_user, np.float32)):
             raise self._folder.damaged(MANIFEST, "gives another average user than average_user.npy")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bootstrap.als import Training, fit_items
 from bootstrap.evaluate import LIMIT, Trained, evaluate, split
 from bootstrap.fold import fold
-from bootstrap.matrix import build
+from bootstrap.matrix import build, weights_of
 from bootstrap.model import Model, gramian
 from bootstrap.priors import priors_for
 from bootstrap.users import solve_users, space_of
@@ -64,6 +64,7 @@ def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] |
         average_user=solved.average,
         segments=trained.segments,
         popularity_user=trained.popularity_user,
+        weights=weights_of(matrix, recipe.policy.unobserved_power),
     )
     return model, solved.parity_error
 
@@ -97,7 +98,8 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mappi
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
         began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
-        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
+        weights = weights_of(matrix, recipe.policy.unobserved_power)
+        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began, weights)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     space = space_of(matrix, items, recipe.policy)

@@ -92,7 +92,8 @@ class Model:
 
     items: (m, k) float32; popularity: (m,) float64, the strength of all users at the cut; item_event_time: (m,) ms;
     user_vectors: (n, k) float32, of the long term; gramian_items, gramian_users: (k, k) float64; average_user: (k,)
-    float32, segments: the same of each segment; popularity_user: (k,) float32, where the policy asks for it.
+    float32, segments: the same of each segment; popularity_user: (k,) float32, where the policy asks for it;
+    weights: (m,) of unobserved pairs, None for 1.
     """
 
     item_ids: list[str]
@@ -106,6 +107,7 @@ class Model:
     average_user: F32
     segments: Mapping[str, F32] = field(default_factory=dict)
     popularity_user: F32 | None = None
+    weights: F64 | None = None
 
 
 def gramian(vectors: F32) -> F64:

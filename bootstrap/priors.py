@@ -48,7 +48,8 @@ def popularity_user(space: ItemSpace, popularity: F64, vectors: F32) -> F32:
     """The vector (k,) whose scores follow the popularity (m,) of the space's items. vectors: (n, k) of the users."""
     items = space.vectors.astype(np.float64)
     wanted = np.log1p(popularity)
-    found = np.linalg.solve(space.gramian + space.ridge * np.eye(space.dimension), items.T @ (wanted - wanted.mean()))
+    system = items.T @ items + space.ridge * np.eye(space.dimension)
+    found = np.linalg.solve(system, items.T @ (wanted - wanted.mean()))
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     typical, length = float(np.median(lengths[lengths > 0])) if lengths.any() else 1.0, float(np.linalg.norm(found))
     return (found * (typical / length) if length else found).astype(np.float32)

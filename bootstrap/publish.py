@@ -187,7 +187,8 @@ def _send_items(
     writer = _writer(settings, manifest)
     last: dict[int, Any] = {}
     for row, item_id in enumerate(model.item_ids):
-        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]))
+        weight = 1.0 if model.weights is None else float(model.weights[row])
+        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]), weight)
         number = partition(record.key, partitions)
         last[number] = sender.send(topic, record.key, record.value, record.headers, number)
     sender.flush()

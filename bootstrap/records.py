@@ -40,9 +40,10 @@ class Writer:
     training_data_end: int
     encoding: Literal["json", "f32le"]
 
-    def item(self, item_id: str, vector: F32, event_time: int) -> Outgoing:
+    def item(self, item_id: str, vector: F32, event_time: int, weight: float = 1.0) -> Outgoing:
         """An item's record; its ``events`` count what the stream applies, so they start at 0. vector: (k,)."""
-        return self._record("item", item_id, vector, {"events": 0, "event_time": event_time, "items_epoch": []})
+        rest = {"events": 0, "event_time": event_time, "items_epoch": []} | ({"weight": weight} if weight != 1 else {})
+        return self._record("item", item_id, vector, rest)
 
     def user(
         self,

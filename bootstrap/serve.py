@@ -43,7 +43,7 @@ class Server:
         self._policy, self._priors = manifest.policy, priors
         key = bytes.fromhex(manifest.item_key)
         hashes = np.array([item_hash(item_id, key) for item_id in model.item_ids], np.uint64)
-        self._space = space_of_items(model.item_ids, hashes, model.items, manifest.policy)
+        self._space = space_of_items(model.item_ids, hashes, model.items, model.weights, manifest.policy)
         self._solve = solver_of(self._space, manifest.policy, tolerance)
 
     def serve(self, rows: UserRows) -> Served:

@@ -76,7 +76,7 @@ class CatalogueEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One published vector, `factors.user-factors` and `factors.item-factors`.
 
-    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply.
+    ``suppressed`` is a user's only, ``weight`` an item's; ``session`` and ``bias`` are there where they apply.
     """
 
     id: Id
@@ -93,6 +93,7 @@ class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     basis: Literal["history", "blend", "segment", "average", "popularity"] | None = None
     session: list[float] | None = None
     bias: float | None = None
+    weight: Positive | None = None
 
 
 def _default_weights() -> dict[str, float]:
@@ -135,6 +136,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     segment_key: Annotated[str, Meta(max_length=64)] = ""
     ridge_nu: Share = 0.0
     ridge_alpha0: NotNegative = 0.0
+    unobserved_power: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no policy may have.

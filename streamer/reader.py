@@ -40,7 +40,7 @@ class Factor:
     """One revision of one vector; a tombstone has no vector, version 0 and nothing else.
 
     ``vector`` is (k,) float32 and read-only, and so is ``session``, None where none is kept; ``event_time`` and
-    ``published`` are milliseconds since 1970.
+    ``published`` are milliseconds since 1970; ``weight`` is an item's, see the schema.
     """
 
     id: str
@@ -56,6 +56,7 @@ class Factor:
     partition: int
     offset: int
     session: npt.NDArray[np.float32] | None = None
+    weight: float = 1.0
 
     @property
     def deleted(self) -> bool:
@@ -76,6 +77,7 @@ class _Rest(msgspec.Struct):
     basis: str | None = None
     vector: list[float] | None = None
     session: list[float] | None = None
+    weight: float | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Rest)
@@ -118,6 +120,7 @@ def decode_factor(record: Any, kind: Literal["user", "item"]) -> Factor:
         rest.basis,
         *place,
         session=session,
+        weight=1.0 if rest.weight is None else rest.weight,
     )
 
 

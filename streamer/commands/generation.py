@@ -120,7 +120,8 @@ def load_items(
 def _take(items: Items, factors: list[Factor]) -> None:
     if factors:
         vectors = np.stack([factor.vector for factor in factors if factor.vector is not None])
-        items.put([factor.id for factor in factors], [factor.version for factor in factors], vectors)
+        ids, versions = [factor.id for factor in factors], [factor.version for factor in factors]
+        items.put(ids, versions, vectors, [factor.weight for factor in factors])
 
 
 def rows_of(manifest: Manifest, side: ItemSide, values: Sequence[bytes]) -> UserRows:

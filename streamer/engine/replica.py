@@ -25,6 +25,7 @@ class _RawRest(msgspec.Struct):
     model_version: str
     version: int
     dimension: int
+    weight: float | None = None
 
 
 _REST = msgspec.json.Decoder(_RawRest)
@@ -43,11 +44,12 @@ class ItemReplica:
         ids: list[str] = []
         versions: list[int] = []
         vectors: list[np.typing.NDArray[np.float32]] = []
+        weights: list[float] = []
         for record in records:
             if record.value is None:  # an erased item keeps its last vector until the next generation
                 continue
             try:
-                item_id, version, vector = self._decode(record)
+                item_id, version, vector, weight = self._decode(record)
             except (msgspec.DecodeError, ValueError) as problem:
                 self.refused += 1
                 log.error("item_factor_refused", partition=partition, offset=record.offset, problem=str(problem))
@@ -55,11 +57,12 @@ class ItemReplica:
             ids.append(item_id)
             versions.append(version)
             vectors.append(vector)
+            weights.append(weight)
         if ids:
-            self._items.put(ids, versions, np.stack(vectors))
+            self._items.put(ids, versions, np.stack(vectors), weights)
         self._items.epochs[partition] = position
 
-    def _decode(self, record: Any) -> tuple[str, int, np.typing.NDArray[np.float32]]:
+    def _decode(self, record: Any) -> tuple[str, int, np.typing.NDArray[np.float32], float]:
         rest = next((value for name, value in record.headers if name == _RAW_REST), None)
         if rest is not None:
             about: _RawRest | FactorRecord = _REST.decode(rest)
@@ -74,7 +77,10 @@ class ItemReplica:
             raise ValueError(f"it has {len(vector)} numbers, not {dimension}")
         if not np.isfinite(vector).all():
             raise ValueError("it has a number that is not finite")
-        return about.id, about.version, vector
+        weight = 1.0 if about.weight is None else about.weight
+        if not 0 < weight < np.inf:
+            raise ValueError(f"its weight is {weight}, not above 0")
+        return about.id, about.version, vector, weight
 
     def catalogue(self, partition: int, records: Sequence[Any], position: int) -> None:
         """Records of one partition of the catalogue: withdrawn and banned items become invalid."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from schemas.layouts import (
     ItemRow,
@@ -173,8 +174,14 @@ class ItemStep:
             [item.version for item in moved],
             [item.events for item in moved],
             [item.event_time for item in moved],
-            [b""] * len(moved),
+            [self._weight_of(batch.keys[at]) for at in moving.tolist()],
             [source + b"%d" % (item.source_next - 1) for item in moved],
             [],
             {},
         )
+
+    def _weight_of(self, key: bytes) -> bytes:
+        """The record's field with the item's weight, which never changes within a generation; empty where it is 1."""
+        space = self._items.space
+        index = space.index_of(key.decode()) if space.weighted else -1
+        return b',"weight":%b' % orjson.dumps(float(space.weights[index])) if index >= 0 else b""

@@ -11,8 +11,6 @@ from streamer.events.hashes import item_hash, partition
 from streamer.factors.ridge import Ridge
 from streamer.factors.space import ItemSpace
 
-_BLOCK = 8192
-
 
 class Items:
     """One generation's item vectors with what the user step needs beside them.
@@ -49,15 +47,19 @@ class Items:
         """Count the Gramian anew in the order of item ids, so that it has the same bits wherever it was loaded."""
         space = self.space
         order = np.argsort(np.array(space.ids, dtype=object), kind="stable")
-        gramian = np.zeros_like(space.gramian)
-        for start in range(0, len(order), _BLOCK):
-            rows = space.vectors[order[start : start + _BLOCK]].astype(np.float64)
-            gramian += rows.T @ rows
-        space.gramian = gramian
+        space.gramian = space.product(order)
         space.refactor()
 
-    def put(self, item_ids: Sequence[str], versions: Sequence[int], vectors: npt.NDArray[np.float32]) -> int:
+    def put(
+        self,
+        item_ids: Sequence[str],
+        versions: Sequence[int],
+        vectors: npt.NDArray[np.float32],
+        weights: Sequence[float] | None = None,
+    ) -> int:
         """Take published vectors (n, k) in log order; records that are not newer are dropped. Returns how many came in.
+
+        weights: of an unobserved pair of each item, 1 for all where they are left out.
 
         An id whose hash another id already has is refused and counted in ``space.collisions``.
         """
@@ -74,5 +76,6 @@ class Items:
                 known[at] = version
                 newer[position] = True
         if newer.any():
-            self.space.put(index[newer], vectors[newer])
+            weight = np.ones(len(index)) if weights is None else np.array(weights, np.float64)
+            self.space.put(index[newer], vectors[newer], weight[newer])
         return int(newer.sum())

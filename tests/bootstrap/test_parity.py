@@ -66,7 +66,7 @@ def log_of(records: list[Record], policy: Policy) -> Log:
 
 def items_of(manifest: Manifest, model: Model) -> Items:
     items = Items(dimension=manifest.dimension, ridge=ridge_in(manifest), item_key=KEY, partitions=2)
-    items.put(model.item_ids, [1] * len(model.item_ids), model.items)
+    items.put(model.item_ids, [1] * len(model.item_ids), model.items, model.weights)
     items.settle()
     return items
 
@@ -103,10 +103,20 @@ def streamed(
     return rows, outcomes
 
 
-@pytest.mark.parametrize(("rhs", "solver", "recency"), [("c", "cg", 0.0), ("c-1", "cholesky", 0.0), ("c-1", "cg", 3.0)])
-def test_rows_and_vectors_equal_the_streams(tmp_path: Path, rhs: Any, solver: Any, recency: float) -> None:
+@pytest.mark.parametrize(
+    ("options", "solver"),
+    [
+        ({}, "cg"),
+        ({"rhs": "c-1"}, "cholesky"),
+        ({"rhs": "c-1", "recency_entries": 3.0}, "cg"),
+        ({"ridge": 0.5, "ridge_nu": 1.0, "confidence": "linear"}, "cg"),
+        ({"ridge": 0.01, "ridge_nu": 1.0, "ridge_alpha0": 1.0, "unobserved_power": 0.5, "confidence": "raw"}, "cg"),
+        ({"ridge_nu": 0.5, "unobserved_power": 0.5}, "cholesky"),
+    ],
+)
+def test_rows_and_vectors_equal_the_streams(tmp_path: Path, options: dict[str, Any], solver: Any) -> None:
     """History, keys and counts to the byte, vectors to 1e-5, for a log that overflows both capacities."""
-    policy = changed(history_capacity=24, keys_capacity=12, rhs=rhs, recency_entries=recency)
+    policy = changed(history_capacity=24, keys_capacity=12, **options)
     events = list(synthetic.load(5, SHAPE).rebase(NOW_MS).events)
     events = [one for one in events if one["event_type"] != "hide"]
     events = [copy for one in events for copy in [one] * (2 if one["item_id"].endswith("7") else 1)]
@@ -208,7 +218,16 @@ def _manifest(policy: Policy) -> Manifest:
     [
         {"session_weight": 0.3, "session_gap_ms": 6 * 3_600_000, "session_entries": 5},
         {"blend_events": 30, "segment_key": "device"},
-        {"session_weight": 0.3, "blend_events": 30, "segment_key": "device", "recency_entries": 3.0},
+        {
+            "session_weight": 0.3,
+            "blend_events": 30,
+            "segment_key": "device",
+            "recency_entries": 3.0,
+            "ridge": 1.0,
+            "ridge_nu": 0.5,
+            "ridge_alpha0": 0.1,
+            "unobserved_power": 0.4,
+        },
     ],
     ids=["session", "blend", "all"],
 )

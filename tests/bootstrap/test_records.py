@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ import pytest
 from bootstrap.records import Writer
 from schemas.layouts import Suppression
 from schemas.records import FactorRecord
+from streamer.engine.replica import ItemReplica
+from streamer.steps.items import Items
 
 VECTOR = np.array([0.1, -1 / 3, 3e-39, 1e30], np.float32)
 
@@ -38,6 +41,21 @@ def test_raw_vectors_carry_the_rest_in_a_header() -> None:
     about = orjson.loads(dict(made.headers)["factors.record"])
     assert about["id"] == "i"
     assert "vector" not in about
+
+
+@pytest.mark.parametrize("encoding", ["json", "f32le"])
+def test_an_items_weight_reaches_a_worker(encoding: Any) -> None:
+    """To the last bit, by the replica that follows the topic; without one it is 1."""
+    writer, view = Writer("test", "m1", 7, encoding), Items(dimension=4, ridge=1.0, item_key=bytes(16), partitions=1)
+    vector, weight = np.array([1, 2, 3, 4], np.float32), 0.1 + 0.2
+    made = [writer.item("a", vector, 5, weight), writer.item("b", vector, 5)]
+    records = [
+        SimpleNamespace(key=one.key, value=one.value, headers=one.headers, offset=at) for at, one in enumerate(made)
+    ]
+    ItemReplica(view, "m1").factors(0, records, 2)
+    assert view.space.weights.tolist() == [weight, 1.0]
+    view.settle()
+    assert np.allclose(view.space.gramian, (1 + weight) * np.outer(vector, vector))
 
 
 @pytest.mark.parametrize("encoding", ["json", "f32le"])

@@ -22,6 +22,7 @@ class _Version:
     offset: int
     item_id: str
     vector: npt.NDArray[np.float32]
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class ItemViews:
         vectors = np.array([newest[item_id].vector for item_id in ids], np.float32).reshape(len(ids), k)
         exact = vectors.astype(np.float64)
         rows = {item_hash(item_id, self._rules.item_key): row for row, item_id in enumerate(ids)}
-        return ItemMatrix(vectors, rows, exact.T @ exact)
+        weights = np.array([newest[item_id].weight for item_id in ids])
+        return ItemMatrix(vectors, rows, exact.T @ exact if (weights == 1).all() else (exact.T * weights) @ exact)
 
     @staticmethod
     def _versions(records: list[LogRecord]) -> list[_Version]:
@@ -79,7 +81,9 @@ class ItemViews:
             body, item_id = json.loads(record.value), record.key.decode()
             if body["version"] > last.get(item_id, 0):
                 last[item_id] = body["version"]
-                found.append(_Version(record.offset, item_id, np.array(body["vector"], np.float32)))
+                found.append(
+                    _Version(record.offset, item_id, np.array(body["vector"], np.float32), body.get("weight", 1.0))
+                )
         return found
 
 

@@ -70,6 +70,39 @@ def test_a_users_own_ridge_is_a_scale_of_the_whitened_coordinates(known: int) ->
     assert filled(60).scale(np.array([known])) is None
 
 
+@given(
+    puts=st.lists(
+        st.lists(st.tuples(st.integers(0, 11), st.integers(-3, 3), st.sampled_from([1.0, 0.25, 3.0])), max_size=12),
+        max_size=6,
+    )
+)
+def test_a_weighted_gramian_follows_every_put(puts: list[list[tuple[int, int, float]]]) -> None:
+    """G = V' diag(w) V after any puts with any weights, and so does a fresh count of it."""
+    space, weights = filled(12), np.ones(12)
+    for put in puts:
+        rows = np.array([[value, n, 1, 0, value * n] for n, (_, value, _) in enumerate(put)], np.float32)
+        given_weights = np.array([weight for *_, weight in put])
+        space.put(np.array([at for at, *_ in put], np.int32), rows.reshape(-1, K), given_weights)
+        for at, _, weight in put:
+            weights[at] = weight
+    wide = space.vectors.astype(np.float64)
+    exact = (wide.T * weights) @ wide
+    assert np.array_equal(space.weights, weights)
+    assert np.allclose(space.gramian, exact, rtol=1e-12, atol=1e-10)
+    assert space.recount() < 1e-12
+    assert np.allclose(operator(space), exact + 0.5 * np.eye(K), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    """Before anything of it is taken."""
+    space = filled(3)
+    before = space.gramian.copy()
+    with pytest.raises(ValueError, match="weight is not above 0"):
+        space.put(np.array([0], np.int32), space.vectors[:1], np.array([weight]))
+    assert np.array_equal(space.gramian, before)
+
+
 def test_small_moves_leave_a_remainder_large_ones_whiten_anew() -> None:
     """The remainder is exact and bounded; past the bound it is zero again."""
     space = filled(200)
