@@ -2,11 +2,13 @@
 
 One event a user and batch, as users drawn evenly from many give it: microseconds an event to read (decode, validate,
 filter, hash), to apply, and of that in the kernel's fold and solve. One thread; the median of the batches.
+``--policy '{"ridge_nu": 1.0}'`` measures another policy than the default one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -59,8 +61,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--policy", type=json.loads, default={}, help="fields of the policy, as JSON")
     chosen = parser.parse_args()
-    world = World(users=chosen.users)
+    world = World(users=chosen.users, options=chosen.policy)
     rows: dict[Any, Any] = {record[0]: record[1] for _, record in world.rows()}
     step = step_of(world)
     kernel: list[float] = [0.0]

@@ -66,7 +66,8 @@ def log_of(records: list[Record], policy: Policy) -> Log:
 
 def items_of(manifest: Manifest, model: Model) -> Items:
     items = Items(dimension=manifest.dimension, ridge=ridge_in(manifest), item_key=KEY, partitions=2)
-    items.put(model.item_ids, [1] * len(model.item_ids), model.items, model.weights)
+    weights = None if model.weights is None else model.weights.tolist()
+    items.put(model.item_ids, [1] * len(model.item_ids), model.items, weights)
     items.settle()
     return items
 
