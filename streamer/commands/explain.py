@@ -19,6 +19,7 @@ from schemas.layouts import UserRows
 from schemas.records import Manifest, Policy
 from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
 from streamer.errors import CheckFailed
+from streamer.factors.serving import plain
 
 app = typer.Typer(help="Explain a vector.", no_args_is_help=True)
 
@@ -164,6 +165,10 @@ def _show(facts: dict[str, Any], policy: Policy) -> None:
         ),
         title="History, by what it adds to the score of a top item on average",
     )
+    if not plain(policy):
+        say(
+            "All of this is of the long-term vector; a session's share and a prior go into the published one beside it."
+        )
     if facts["suppressed"]:
         say(f"Suppressed: {', '.join(facts['suppressed'])}")
     if not facts["row_is_of_this_model"]:
