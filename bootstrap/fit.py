@@ -16,9 +16,10 @@ from bootstrap.content import Catalogue, project
 from bootstrap.engine import Engine
 from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summary
 from bootstrap.fold import fold
-from bootstrap.matrix import build, widened
+from bootstrap.matrix import build, weights_of, widened
 from bootstrap.model import Model, gramian
 from bootstrap.online import foretell as foretell_online
+from bootstrap.priors import priors_for
 from bootstrap.unwanted import unwanted
 from bootstrap.users import solve_users, space_of
 from bootstrap.windows import Part, Segments, by_segment, windows, worst
@@ -44,7 +45,8 @@ class Recipe:
     """What a fit takes beside the events.
 
     tolerance: the stream's solver's; content_ridge: 0 is to be chosen; engine: what trains the item vectors, and where
-    if that is Spark; items_online: measure once more with items that move.
+    if that is Spark; items_online: measure once more with items that move; segment_users: the fewest users that make a
+    segment.
     """
 
     training: Training
@@ -58,6 +60,7 @@ class Recipe:
     engine: Engine = Engine.NATIVE
     spark_master: str = "local[*]"
     items_online: bool = False
+    segment_users: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,9 @@ def fit(
         gramian_users=gramian(solved.vectors),
         average_user=solved.average,
         projected=trained.projected,
+        segments=trained.segments,
+        popularity_user=trained.popularity_user,
+        weights=weights_of(matrix, recipe.policy.unobserved_power),
     )
     return model, solved.parity_error
 
@@ -197,7 +203,8 @@ def train(
         projected = len(new.ids)
     space = space_of(matrix, items, recipe.policy)
     solved = solve_users(matrix, space, recipe.policy, recipe.tolerance)
-    return Trained(users, matrix, space, solved, projected, tuple(losses))
+    priors = priors_for(columns, users, matrix, space, solved, recipe.policy, recipe.segment_users)
+    return Trained(users, matrix, space, solved, projected, tuple(losses), *priors)
 
 
 def _items(
@@ -219,7 +226,8 @@ def _items(
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
         began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
-        return fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
+        weights = weights_of(matrix, recipe.policy.unobserved_power)
+        return fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began, weights)
 
 
 def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:

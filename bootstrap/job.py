@@ -189,6 +189,8 @@ def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: 
         patience=bootstrap.patience,
         threads=bootstrap.threads,
         ridge_items=bootstrap.ridge_items,
+        ridge_nu=policy.ridge_nu,
+        ridge_alpha0=policy.ridge_alpha0,
     )
     return Recipe(
         training,
@@ -202,6 +204,7 @@ def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: 
         engine=engine,
         spark_master=bootstrap.spark_master,
         items_online=items_online,
+        segment_users=bootstrap.segment_users,
     )
 
 
@@ -239,7 +242,7 @@ def make(
         dataset_sha256=log.sha256,
         item_key=heritage.item_key.hex(),
         average_user=model.average_user.tolist(),
-        segments={},
+        segments={name: vector.tolist() for name, vector in model.segments.items()},
         metrics=metrics,
         gates=gates,
         artifact=Artifact("", {}),
@@ -248,6 +251,7 @@ def make(
         code_version=code_version(),
         reference=reference_of(log),
         user_gramian=user_gramian(model),
+        popularity_user=None if model.popularity_user is None else model.popularity_user.tolist(),
     )
     return manifest, model
 

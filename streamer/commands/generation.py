@@ -16,6 +16,7 @@ from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
 from streamer.events.hashes import generation_id
+from streamer.factors.ridge import ridge_in
 from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
@@ -106,7 +107,7 @@ def load_items(
     common = places_of(consumer, settings.topic("item-factors"))
     items = Items(
         dimension=manifest.dimension,
-        ridge=manifest.policy.ridge,
+        ridge=ridge_in(manifest),
         item_key=bytes.fromhex(manifest.item_key),
         partitions=len(common),
     )
@@ -147,7 +148,8 @@ def _newest(
 def _take(items: Items, factors: list[Factor]) -> None:
     if factors:
         vectors = np.stack([factor.vector for factor in factors if factor.vector is not None])
-        items.put([factor.id for factor in factors], [factor.version for factor in factors], vectors)
+        ids, versions = [factor.id for factor in factors], [factor.version for factor in factors]
+        items.put(ids, versions, vectors, [factor.weight for factor in factors])
 
 
 def rows_of(manifest: Manifest, side: ItemSide, values: Sequence[bytes]) -> UserRows:

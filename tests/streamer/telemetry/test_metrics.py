@@ -21,6 +21,8 @@ CONTRACT = {
     "freshness_seconds": set(),
     "solve_residual": set(),
     "parity_error": set(),
+    "parity_error_max": set(),
+    "parity_checks_total": set(),
     "vector_norm": {"kind"},
     "nonfinite_total": set(),
     "item_update_norm": set(),
