@@ -80,7 +80,7 @@ class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """One published vector, `factors.user-factors` and `factors.item-factors`.
 
     ``suppressed`` is a user's only, ``weight`` an item's; ``session`` and ``bias`` are there where they apply. An item
-    has a ``basis`` only where the generation does not have it ("history": it was folded in), and ``popularity`` where the
+    has a ``basis`` only where the generation does not have it ("history": it was folded in), ``popularity`` where the
     policy balances.
     """
 

@@ -49,6 +49,9 @@ CONTRACT = {
     "prequential_skipped_total": set(),
     "drift_psi": {"feature"},
     "drift_alarm": {"feature"},
+    "rows_renewed_total": {"kind"},
+    "partitions_renewing": set(),
+    "generations_refused_total": set(),
     "build_info": {"version", "python"},
 }
 
