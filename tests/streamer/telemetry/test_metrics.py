@@ -74,6 +74,7 @@ def _filled() -> Metrics:
     metrics.count_judged(1, 1)
     metrics.drift_psi.labels("event_types").set(0.1)
     metrics.drift_alarm.labels("loss").set(0)
+    metrics.rows_renewed.labels("user").inc()
     return metrics
 
 
