@@ -126,9 +126,16 @@ class Items:
             if at >= 0 and version > known[at]:
                 known[at] = version
                 newer[position] = True
-        # A cut publishes vectors as they were loaded: to put them again would only cost bits of the Gramian.
-        if newer.any() and (vectors[newer] != self.space.vectors[index[newer]]).any():
+        if newer.any():
             weight = np.ones(len(index)) if weights is None else np.array(weights, np.float64)
-            self.space.put(index[newer], vectors[newer], weight[newer])
-            self._moved += int(newer.sum())
+            self._put(index[newer], vectors[newer], weight[newer])
         return int(newer.sum())
+
+    def _put(
+        self, index: npt.NDArray[np.int32], vectors: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
+    ) -> None:
+        """A cut publishes vectors as they were loaded: to put them again would only cost bits of the Gramian."""
+        space = self.space
+        if (vectors != space.vectors[index]).any() or (weights != space.weights[index]).any():
+            space.put(index, vectors, weights)
+            self._moved += len(index)
