@@ -83,6 +83,10 @@ class Quality:
         self._shifts = (manifest.model_version, Shifts(manifest, items, bounds))
         self._asked.clear()
 
+    def judge_too(self, manifest: Manifest, items: Items) -> None:
+        """Judge one more generation, without watching it for drift."""
+        self._judges[manifest.model_version] = Judge(manifest, items)
+
     def retire(self, model_version: str) -> None:
         """Judge a generation no more; what was counted of it stays."""
         self._judges.pop(model_version, None)

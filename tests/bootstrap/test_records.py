@@ -48,7 +48,7 @@ def test_an_items_weight_reaches_a_worker(encoding: Any) -> None:
     """To the last bit, by the replica that follows the topic; without one it is 1."""
     writer, view = Writer("test", "m1", 7, encoding), Items(dimension=4, ridge=1.0, item_key=bytes(16), partitions=1)
     vector, weight = np.array([1, 2, 3, 4], np.float32), 0.1 + 0.2
-    made = [writer.item("a", vector, 5, weight), writer.item("b", vector, 5)]
+    made = [writer.item("a", vector, 5, weight=weight), writer.item("b", vector, 5)]
     records = [
         SimpleNamespace(key=one.key, value=one.value, headers=one.headers, offset=at) for at, one in enumerate(made)
     ]
