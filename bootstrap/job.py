@@ -238,6 +238,7 @@ def make(
         training_data_start=int(columns.at.min()),
         training_data_end=int(columns.at.max()),
         cut_offsets=log.cut_offsets,
+        cut_time=log.cut_time,
         counts=_counts(log, columns, model, collisions),
         dataset_sha256=log.sha256,
         item_key=heritage.item_key.hex(),

@@ -71,7 +71,8 @@ class Log:
 
     events: applied and suppressed, in log order; requests, fingerprints: the idempotency key of each; nexts: the
     offset after each (0 from a file); outcomes: one count a record; cut_offsets: partition -> first offset not read,
-    empty from a file; sha256: of the values of ``events``; catalogue: the items' entries, where there is one.
+    empty from a file; cut_time: the newest broker's timestamp among the records (ms), None from a file; sha256: of the
+    values of ``events``; catalogue: the items' entries, where there is one.
     """
 
     events: list[Interaction] = field(default_factory=list)
@@ -80,6 +81,7 @@ class Log:
     nexts: list[int] = field(default_factory=list)
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     cut_offsets: dict[str, int] = field(default_factory=dict)
+    cut_time: int | None = None
     sha256: str = ""
     catalogue: dict[str, CatalogueEntry] = field(default_factory=dict)
 
@@ -122,9 +124,12 @@ def _lines(path: str) -> Iterator[Iterable[bytes]]:
 
 def judge_records(records: Iterable[Record], reader: Reader, policy: Policy, *, partitions: int) -> Log:
     """Judge the records of a topic, each partition's in order, against their broker timestamps."""
+    newest = 0
 
     def judged() -> Iterator[tuple[Record, Interaction | Rejected | Filtered]]:
+        nonlocal newest
         for record in records:
+            newest = max(newest, record.timestamp)
             event = reader.read(record)
             if isinstance(event, Interaction) and partition(record.key or b"", partitions) != record.partition:
                 yield record, Rejected(Reason.WRONG_PARTITION)
@@ -132,7 +137,9 @@ def judge_records(records: Iterable[Record], reader: Reader, policy: Policy, *, 
                 yield record, event
 
     judge = _Judge(policy, lambda record: record.timestamp, judge_lateness=True)
-    return judge.collect(judged(), lambda record: record.offset + 1)
+    log = judge.collect(judged(), lambda record: record.offset + 1)
+    log.cut_time = newest
+    return log
 
 
 class _Judge:

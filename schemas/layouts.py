@@ -87,7 +87,7 @@ HEAD = np.dtype(
     ]
 )
 HEAD_BYTES = HEAD.itemsize
-_GENERATION_AT = 16
+_GENERATION_AT, _SOURCE_AT = 16, 48
 # The same for one row at a time, where numpy would take longer.
 _HEAD, _F4 = struct.Struct("<BBHHHHHIQQQqqII"), struct.Struct("<f")
 
@@ -199,6 +199,11 @@ class UserRows:
 def generation_of(row: bytes) -> int:
     """The generation of a user row or an item row, which both have in the same place."""
     return int.from_bytes(row[_GENERATION_AT : _GENERATION_AT + 8], "little")
+
+
+def source_next_of(row: bytes) -> int:
+    """The source offset after the last event with an effect on a row."""
+    return int.from_bytes(row[_SOURCE_AT : _SOURCE_AT + 8], "little", signed=True)
 
 
 def dimension_of(row: bytes) -> int:

@@ -227,6 +227,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     item_partitions: Annotated[int, Meta(ge=1)] | None = None
     items_sha256: Sha256 | None = None
     alignment: Alignment | None = None
+    cut_time: Millis | None = None
     reference: Reference | UnsetType = UNSET
     user_gramian: list[float] | None = None
     popularity_user: list[float] | None = None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import orjson
 from xxhash import xxh3_64_intdigest
 
-from schemas.layouts import RowShape, encode_signals, generation_of
+from schemas.layouts import RowShape, encode_signals, generation_of, source_next_of
 from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
 from streamer.events.decode import decode
@@ -41,6 +41,7 @@ from streamer.steps.refresh import Generation, Refreshed, refresh
 from streamer.steps.renew import Signals, renew
 
 _HIGHEST = frozenset({"solve_residual", "solve_iterations"})
+_NEVER = 2**63 - 1
 _TRACE_BYTES = 256  # W3C Trace Context: 55, later versions some more
 _AFTER_PARTITION = frozenset({Reason.FUTURE}) | (frozenset(Reason) - DEAD_LETTER_REASONS)
 """Reasons that the contract puts behind wrong_partition, which takes the row to decide."""
@@ -101,7 +102,11 @@ class UserStep:
         been told of all events up to a time (ms), where that is not this one's training data alone.
         """
         policy = manifest.policy
-        self.founding, self._shapes, self._trained = founding, shapes or {}, manifest.training_data_end
+        self.founding, self._shapes = founding, shapes or {}
+        # Where a producer's clock was ahead, the broker's says what the training can't have held.
+        ends = (manifest.training_data_end, manifest.cut_time)
+        self._trained = min(end for end in ends if end is not None)
+        self._cut_offsets = {int(number): offset for number, offset in manifest.cut_offsets.items()}
         self._audit, self._told = audit, told or {}
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
         self._generation = Generation(
@@ -198,12 +203,18 @@ class UserStep:
     def renew(self, keys: Sequence[bytes], rows: Sequence[bytes | None], partition: int) -> Effects:
         """Solve users anew from their kept histories, and tell the items of what this generation was not trained on."""
         batch = UserBatch(partition, [])
-        since = np.array([self._told.get(generation_of(row), self._trained) for row in rows if row], np.int64)
+        since = np.array([self._since(row, partition) for row in rows if row is not None], np.int64)
         renewed = renew(rows, self._shapes, self._items, self._generation, since)
         self._finish(batch, EMPTY, list(keys), renewed.users, batch.effects)
         names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
         self._send_signals(renewed.signals, names, renewed.users.vectors, batch.effects)
         return batch.effects
+
+    def _since(self, row: bytes, partition: int) -> int:
+        """The newest event time (ms) that the items have heard of this user's; all of it, if nothing came since."""
+        if source_next_of(row) <= self._cut_offsets.get(partition, -1):
+            return _NEVER
+        return self._told.get(generation_of(row), self._trained)
 
     # --- apply: fold, solve, publish ----------------------------------------------------------------------------
 

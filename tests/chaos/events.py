@@ -28,11 +28,13 @@ class Sent:
 
 
 class Events:
-    """The stream; ``clock`` gives milliseconds since 1970."""
+    """The stream; ``clock`` gives milliseconds since 1970, ``lag_ms`` is how late an event comes on average."""
 
-    def __init__(self, seed: int, *, users: int, items: list[str], clock: Callable[[], int]) -> None:
+    def __init__(
+        self, seed: int, *, users: int, items: list[str], clock: Callable[[], int], lag_ms: int = 6 * _HOUR
+    ) -> None:
         self._random = random.Random(seed)
-        self._users, self._items, self._clock = users, items, clock
+        self._users, self._items, self._clock, self._lag_ms = users, items, clock, lag_ms
         self._recent: deque[dict[str, Any]] = deque(maxlen=200)
         self._count = 0
         self._kinds: dict[Callable[[], Sent], float] = {
@@ -63,7 +65,7 @@ class Events:
             "user_id": f"u{int(self._users * draw.random() ** 2)}",
             "item_id": draw.choice(self._items) if draw.random() < 0.97 else f"unknown-{draw.randrange(5)}",
             "event_type": draw.choice(_POSITIVE),
-            "timestamp": self._clock() - int(draw.expovariate(1 / (6 * _HOUR))) % (6 * _DAY),
+            "timestamp": self._clock() - int(draw.expovariate(1 / self._lag_ms)) % (6 * _DAY),
         }
         if draw.random() < 0.2:
             event["value"] = draw.choice((0.5, 1, 2.0, 3.25, 1e-3))

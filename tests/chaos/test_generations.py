@@ -15,6 +15,7 @@ import pytest
 
 from tests.chaos.conftest import MakeWorld
 from tests.chaos.world import World
+from tests.oracle.hashes import generation_id
 from tests.oracle.logs import LogRecord, Logs
 from tests.oracle.read import _consumer, _read, read_logs
 from tests.oracle.rules import Rules
@@ -22,8 +23,14 @@ from tests.oracle.swap import Generation, Swap, check_swap
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-# The events are of no taste at all: what is learnt of them foretells nothing.
-STANDING = {"FACTORS_POLICY__SGD_RATE": "0", "FACTORS_GATES__RECALL_OVER_POPULARITY": "0"}
+# Items stand still and none comes in, so that every vector can be solved again. The events are of no taste at all: what
+# is learnt of them foretells nothing.
+STANDING = {
+    "FACTORS_POLICY__SGD_RATE": "0",
+    "FACTORS_POLICY__NEW_ITEMS_CAP": "0",
+    "FACTORS_GATES__RECALL_OVER_POPULARITY": "0",
+    "FACTORS_GATES__RECALL_OVER_ACTIVE": "0",
+}
 _SECONDS = 60.0
 
 
@@ -94,13 +101,15 @@ def _read_swap(world: World) -> tuple[Logs, Generation]:
     finally:
         consumer.close()
     rules = Rules.of_manifest(logs.manifest, partitions=len(logs.interactions))
-    trained = json.loads(logs.manifest)["training_data_end"]
-    return logs, Generation(int(str(active["generation"]), 16), rules, trained, items)
+    manifest = json.loads(logs.manifest)
+    trained = min(manifest["training_data_end"], manifest["cut_time"] or manifest["training_data_end"])
+    first = json.loads(_topic(world, "control")[0].value or b"")["model_version"]
+    return logs, Generation(int(str(active["generation"]), 16), generation_id(first), rules, trained, items)
 
 
 def test_nothing_is_lost_and_nothing_mixed(make_world: MakeWorld) -> None:
     """One worker of both roles, a model trained while events flow; Oryx would lose those since the training's cut."""
-    found = swapped(make_world(model="bootstrap", role="all", environment=STANDING))
+    found = swapped(make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING))
     assert found.violations == []
     assert found.withdrawn or found.items
 
@@ -108,7 +117,7 @@ def test_nothing_is_lost_and_nothing_mixed(make_world: MakeWorld) -> None:
 @pytest.mark.parametrize("point", ["after_cut:2", "after_renewal:3"])
 def test_a_kill_in_the_midst_changes_nothing(make_world: MakeWorld, point: str) -> None:
     """SIGKILL behind a cut, and within the pass over the rows."""
-    world = make_world(model="bootstrap", role="all", environment=STANDING)
+    world = make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)
     assert swapped(world, [point]).violations == []
     assert world.workers[0].ended_with == -signal.SIGKILL, "the fault never struck"
 
@@ -125,24 +134,24 @@ def apart(world: World, *patches: str) -> Swap:
 
 def test_signals_wait_for_owners_that_are_still_to_cut_over(make_world: MakeWorld) -> None:
     """What quicker users send of the new generation waits in the log, and is taken after the cut."""
-    assert apart(make_world(model="bootstrap", role="all", environment=STANDING)).violations == []
+    assert apart(make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)).violations == []
 
 
 def test_without_waiting_signals_are_lost(make_world: MakeWorld) -> None:
     """The defence taken away: what comes early is dropped as if it were late."""
-    found = apart(make_world(model="bootstrap", role="all", environment=STANDING), "no_waiting")
+    found = apart(make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING), "no_waiting")
     assert any("it came early" in problem for problem in found.violations)
 
 
 def test_without_catching_up_events_are_lost(make_world: MakeWorld) -> None:
     """The defence taken away: what Oryx does."""
-    found = swapped(make_world(model="bootstrap", role="all", environment=STANDING), ["no_catching_up"])
+    found = swapped(make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING), ["no_catching_up"])
     assert any(problem.startswith("signals:") for problem in found.violations)
 
 
 def test_two_workers_and_back_again(make_world: MakeWorld) -> None:
     """`models rollback`: the first model once more, from its trained vectors, by a third generation's number."""
-    world = make_world(model="bootstrap", role="all", environment=STANDING)
+    world = make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)
     first = _active(world)["model_version"]
     assert swapped(world, names=("a", "b")).violations == []
     world.start("a", ["renew_in_small_steps"])
@@ -157,7 +166,7 @@ def test_two_workers_and_back_again(make_world: MakeWorld) -> None:
 
 def test_what_cannot_be_served_is_refused_and_the_old_one_goes_on(make_world: MakeWorld) -> None:
     """Another dimension or checksum, a number that is not finite, no vectors: each with a word; events flow on."""
-    world = make_world(model="bootstrap", role="all", environment=STANDING)
+    world = make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)
     worker = world.start()
     world.send(50)
     world.wait_caught_up()

@@ -63,6 +63,7 @@ class World:
         environment: Mapping[str, str] | None = None,
         before: Sequence[Mapping[str, object]] = (),
         forge: Forge | None = None,
+        lag_ms: int = 6 * 3_600_000,
     ) -> None:
         """``environment``: more settings; ``before``: what a bootstrapped model is trained on, instead of its own."""
         self._forge = forge
@@ -73,7 +74,8 @@ class World:
         self.acked: set[tuple[int, int]] = set()
         self.workers: list[WorkerProcess] = []
         self.items = [f"item-{number}" for number in range(60)]
-        self.events = Events(seed, users=users, items=self.items, clock=lambda: time.time_ns() // 1_000_000)
+        clock = lambda: time.time_ns() // 1_000_000  # noqa: E731
+        self.events = Events(seed, users=users, items=self.items, clock=clock, lag_ms=lag_ms)
         self._users, self._model = users, model
         self._environment = {
             "FACTORS_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,

@@ -51,9 +51,13 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The one that stands: its number, its rules, the newest event it was trained on (ms), its own item topic."""
+    """The one that stands: its number, its rules, the newest event it was trained on (ms), its own item topic.
+
+    founding: the number of the one that was published straight into the topics.
+    """
 
     number: int
+    founding: int
     rules: Rules
     trained: int
     items: Log
@@ -80,6 +84,8 @@ def check_swap(logs: Logs, generation: Generation) -> Swap:
         for key in sorted(final.keys() | revisions.keys()):
             _compare(key, revisions.get(key, []), final.get(key), generation, matrix, out)
         for row in halfway.values():
+            if row.source_next <= rules.cut_offsets.get(number, -1):
+                continue  # the training held all of it
             caught = [(names[one.item], one.time) for one in row.history if one.item in names]
             caught = [(item_id, at) for item_id, at in caught if at > generation.trained]
             out.caught_up += len(caught)
@@ -215,7 +221,7 @@ def _check_taken(logs: Logs, generation: Generation, out: Swap) -> None:
         for record in logs.signals[number]:
             stamp = _SIGNAL.unpack_from(record.value or b"")[6]
             at = [one for one, offset in cuts.items() if offset <= record.offset]
-            if stamp == at[-1] if at else stamp not in cuts:
+            if stamp == (at[-1] if at else generation.founding):
                 taken[record.key or b""] += 1
             elif record.offset < cuts.get(stamp, 0):
                 out.violations.append(f"items: the signal at {number}/{record.offset} was passed over: it came early")
