@@ -303,6 +303,9 @@ def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
+    if "rmse" in metrics:
+        _print_errors(metrics)
+        return
     if "recall" not in metrics:
         print("too few events to evaluate")
         return
@@ -320,6 +323,17 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         f"popular hundredth {metrics['top_share']:.3f}; the model knows the item of {metrics['known_item_events']:.1%} "
         f"and the user of {metrics['known_user_events']:.1%} of the events"
     )
+
+
+def _print_errors(metrics: dict[str, float]) -> None:
+    print(
+        f"foretold, of {int(metrics['scored_events']):,} later ratings".rjust(32)
+        + "".join(f"{head:>14}" for head in ("RMSE", "known users", "new users"))
+    )
+    names = (("solved anew, as the stream does", ""), ("frozen", "frozen_"), ("biases, solved anew", "biases_"))
+    for name, prefix in (*names, ("mean", "mean_")):
+        values = [metrics[f"{prefix}{whose}rmse"] for whose in ("", "known_users_", "new_users_")]
+        print(f"{name:>32}" + "".join(f"{value:14.4f}" for value in values))
 
 
 def _outcomes(log: Log) -> list[dict[str, Any]]:

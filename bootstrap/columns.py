@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from schemas.records import SUPPRESSING
 from streamer.events.hashes import item_hash
-from streamer.factors.weigh import event_weight
+from streamer.factors.weigh import event_weight, event_weights
 
 if TYPE_CHECKING:
     from bootstrap.read import Log
@@ -60,6 +60,7 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     hashes: dict[int, str] = {}
+    weights = event_weights(policy)
     rows: list[tuple[int, int, int, float, int, int, int, int]] = []
     collisions = 0
     for event, request, fingerprint, after in zip(log.events, log.requests, log.fingerprints, log.nexts, strict=True):
@@ -73,7 +74,7 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
         if event.event_type in SUPPRESSING:
             kind = RETURNED if event.event_type == "return" else SUPPRESSED
         else:
-            weight = event_weight(policy.weights, event.event_type, event.value)
+            weight = event_weight(weights, event.event_type, event.value)
         user = users.setdefault(event.user_id, len(users))
         rows.append((user, item, kind, weight, event.timestamp, after, request, fingerprint))
     # An empty log has no columns to turn.

@@ -6,16 +6,19 @@ The published model is fitted on all events, the metrics come from one that has 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap import rated
 from bootstrap.als import Training, fit_items
+from bootstrap.bpr import Ranking, fit_bpr
 from bootstrap.evaluate import LIMIT, Trained, evaluate, split
+from bootstrap.explicit import Descent, Ridges
 from bootstrap.fold import fold
 from bootstrap.matrix import build
-from bootstrap.model import Model, gramian
+from bootstrap.model import Model, begin, gramian
 from bootstrap.users import solve_users, space_of
 from streamer.errors import CheckFailed
 
@@ -29,21 +32,36 @@ if TYPE_CHECKING:
 
 
 F32 = npt.NDArray[np.float32]
+_RIDGES, _DESCENT, _RANKING = Ridges(10.0, 10.0, 3.0, 3.0), Descent(), Ranking()
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a fit takes beside the events; ``tolerance`` is the stream's solver's."""
+    """What a fit takes beside the events; ``tolerance`` is the stream's solver's.
+
+    ``objective``: als, sgd or bpr; ridges and descent are of explicit feedback, ranking is bpr's.
+    """
 
     training: Training
     policy: Policy
     tolerance: float
     k: int
     train_fraction: float
+    objective: Literal["als", "sgd", "bpr"] = "als"
+    ridges: Ridges = _RIDGES
+    descent: Descent = _DESCENT
+    ranking: Ranking = _RANKING
+
+    @property
+    def algorithm(self) -> str:
+        """As the manifest names it."""
+        return f"{self.policy.feedback}-{self.objective}"
 
 
 def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None = None) -> tuple[Model, float]:
     """The model of all events, and the parity error of its user vectors; ``start``: item vectors (k,) to begin from."""
+    if recipe.policy.feedback == "explicit":
+        return rated.fit(columns, recipe, show, start)
     trained = _train(columns, recipe, show, "fitting", start)
     matrix, solved = trained.matrix, trained.solved
     items = trained.space.vectors.copy()
@@ -66,6 +84,8 @@ def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
     before, after = split(columns, recipe.train_fraction)
     if not len(before) or not len(after):
         return {}
+    if recipe.policy.feedback == "explicit":
+        return rated.score(columns, before, after, recipe, show)
     # Log order again: the histories are folded as they were logged.
     trained = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
     with show("evaluating", min(len(after), LIMIT)) as say:
@@ -89,18 +109,22 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mappi
         def tell(iteration: Iteration) -> None:
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
-        began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
-        items = fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began)
+        began = None if start is None else begin(matrix.item_ids, start, recipe.training.dimension)
+        training = recipe.training
+        if recipe.objective == "bpr":
+            items = fit_bpr(
+                matrix.by_user,
+                training.dimension,
+                training.iterations,
+                recipe.ranking,
+                training.seed,
+                tell,
+                patience=training.patience,
+                start=began,
+            )
+        else:
+            items = fit_items(matrix.by_user, matrix.by_item, training, tell, began)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
     space = space_of(matrix, items, recipe.policy)
     return Trained(users, matrix, space, solve_users(matrix, space, recipe.policy, recipe.tolerance))
-
-
-def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:
-    """Where each item begins; not a number for those that the start does not know."""
-    began = np.full((len(item_ids), dimension), np.nan, np.float32)
-    for row, item_id in enumerate(item_ids):
-        if item_id in start:
-            began[row] = start[item_id]
-    return began

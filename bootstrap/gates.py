@@ -23,7 +23,8 @@ def judge(
     """Hold a model to the bounds. items: (m, k), users: (n, k); metrics as `evaluate` names them.
 
     The recall must be at least that of recommending what is popular on the same events, times a factor. Where too few
-    events were there to foretell any, the gates of what is foretold pass: there is no proof either way.
+    events were there to foretell any, the gates of what is foretold pass: there is no proof either way. Of explicit
+    feedback the error counts instead: at most that of biases alone, times a factor.
     """
     broken = sum(int(np.count_nonzero(~np.isfinite(side).all(axis=1))) for side in (items, users))
     other = sum(side.shape[1] != dimension for side in (items, users))
@@ -48,6 +49,9 @@ def _foretold(metrics: dict[str, float], bounds: Gates) -> list[Gate]:
     """The gates that look at one metric each."""
     if not metrics.get("scored_events"):
         return []
+    if "rmse" in metrics:
+        bound = bounds.rmse_over_biases * metrics["biases_rmse"]
+        return [Gate("rmse", bound, metrics["rmse"], metrics["rmse"] <= bound)]
     least = {
         "min_recall": "recall",
         "min_ndcg": "ndcg",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -13,15 +13,17 @@ import numpy.typing as npt
 
 from bootstrap.als import Training
 from bootstrap.artifact import open_artifact, open_manifest
+from bootstrap.bpr import Ranking
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
+from bootstrap.explicit import Descent, Ridges
 from bootstrap.fit import Recipe, fit, score
 from bootstrap.gates import judge
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.served import served
 from schemas.outcomes import Outcome
 from schemas.records import Artifact, CatalogueEntry, Manifest
-from streamer.errors import DataError
+from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import ITEM_KEY_BYTES
 from streamer.events.read import Reader
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
 
 PACKAGE = "streaming-factors"
+_FEEDBACK = {"sgd": "explicit", "bpr": "implicit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +148,30 @@ def _warm(settings: Settings, url: str | None) -> Lineage:
             f"{manifest.model_version} has dimension {manifest.dimension}, and bootstrap.dimension is "
             f"{settings.bootstrap.dimension}: a warm start needs the same, leave it out to change the dimension."
         )
+    if manifest.policy.feedback != settings.policy.feedback:
+        raise DataError(
+            f"{manifest.model_version} is of {manifest.policy.feedback} feedback, and policy.feedback is "
+            f"{settings.policy.feedback}: a warm start needs the same."
+        )
     start = dict(zip(model.item_ids, model.items, strict=True))
     return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, start)
 
 
 def recipe(settings: Settings) -> Recipe:
-    """What the settings say of training."""
+    """What the settings say of training.
+
+    Raises:
+        ConfigError: the objective is not one of the policy's feedback.
+    """
     bootstrap, policy = settings.bootstrap, settings.policy
+    wanted = _FEEDBACK.get(bootstrap.objective, policy.feedback)
+    if policy.feedback != wanted:
+        raise ConfigError(
+            f'bootstrap.objective = "{bootstrap.objective}" needs policy.feedback = "{wanted}", and that is '
+            f'"{policy.feedback}".'
+        )
+    ridge_items, ridge_bias = bootstrap.ridge_items or policy.ridge, policy.ridge_bias
+    decay, reg_users, reg_items = bootstrap.rate_decay, bootstrap.reg_users, bootstrap.reg_items
     training = Training(
         bootstrap.dimension,
         bootstrap.iterations,
@@ -164,7 +184,25 @@ def recipe(settings: Settings) -> Recipe:
         threads=bootstrap.threads,
         ridge_items=bootstrap.ridge_items,
     )
-    return Recipe(training, policy, settings.engine.tolerance, bootstrap.recall_k, bootstrap.train_fraction)
+    return Recipe(
+        training,
+        policy,
+        settings.engine.tolerance,
+        bootstrap.recall_k,
+        bootstrap.train_fraction,
+        bootstrap.objective,
+        Ridges(policy.ridge, ridge_items, ridge_bias, bootstrap.ridge_item_bias or ridge_bias),
+        Descent(
+            bootstrap.rate,
+            decay,
+            reg_users,
+            reg_items,
+            bootstrap.reg_biases,
+            bootstrap.reg_seen,
+            bootstrap.time_bins,
+        ),
+        Ranking(bootstrap.rate, decay, reg_users, reg_items, bootstrap.negative_popularity),
+    )
 
 
 def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show) -> tuple[Manifest, Model]:
@@ -179,13 +217,14 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         model.items,
         model.user_vectors,
         metrics,
-        dimension=plan.training.dimension,
+        dimension=plan.training.dimension + (model.mean is not None),
         norm_cap=settings.policy.norm_cap,
         bounds=settings.gates,
     )
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
         dimension=plan.training.dimension,
+        algorithm=plan.algorithm,
         created_at=now_ms,
         policy=settings.policy,
         hyperparameters=_hyperparameters(plan),
@@ -195,7 +234,9 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         counts=_counts(log, columns, model, collisions),
         dataset_sha256=log.sha256,
         item_key=heritage.item_key.hex(),
-        average_user=model.average_user.tolist(),
+        average_user=model.average_user[: plan.training.dimension].tolist(),
+        average_bias=None if model.mean is None else float(model.average_user[-1]),
+        global_mean=model.mean,
         segments={},
         metrics=metrics,
         gates=gates,
@@ -208,6 +249,11 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
 
 def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
     training = plan.training
+    more: dict[str, Any] = {}
+    if plan.policy.feedback == "explicit":
+        more |= {"ridge_bias": plan.ridges.user_bias, "ridge_item_bias": plan.ridges.item_bias}
+    if plan.objective != "als":
+        more |= asdict(plan.descent if plan.objective == "sgd" else plan.ranking)
     return {
         "engine": "native",
         "iterations": training.iterations,
@@ -220,6 +266,7 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
         "rhs": training.rhs,
         "train_fraction": plan.train_fraction,
         "solver_tolerance": plan.tolerance,
+        **more,
     }
 
 

@@ -82,6 +82,8 @@ class Model:
 
     items: (m, k) float32; popularity: (m,) float64, the strength of all users at the cut; item_event_time: (m,) ms;
     user_vectors: (n, k) float32; gramian_items, gramian_users: (k, k) float64; average_user: (k,) float32.
+    With explicit feedback ``mean`` is the ratings' mean, vectors have k + 1 numbers, their bias last, and popularity
+    counts ratings; the Gramians are those of the vectors without their biases.
     """
 
     item_ids: list[str]
@@ -93,6 +95,7 @@ class Model:
     gramian_items: F64
     gramian_users: F64
     average_user: F32
+    mean: float | None = None
 
 
 def gramian(vectors: F32) -> F64:
@@ -102,6 +105,15 @@ def gramian(vectors: F32) -> F64:
         block = vectors[start : start + 8192].astype(np.float64)
         out += block.T @ block
     return out
+
+
+def begin(item_ids: list[str], start: Mapping[str, F32], width: int) -> F32:
+    """Where training begins (items, width) with another generation's vectors; not a number where it has none."""
+    began = np.full((len(item_ids), width), np.nan, np.float32)
+    for row, item_id in enumerate(item_ids):
+        if item_id in start:
+            began[row] = start[item_id]
+    return began
 
 
 USER_DTYPES: Mapping[str, Any] = {

@@ -107,11 +107,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     weights_version: Annotated[str, Meta(min_length=1, max_length=64)] = "1"
     weights: dict[str, Positive] = msgspec.field(default_factory=_default_weights)
+    feedback: Literal["implicit", "explicit"] = "implicit"
     half_life_ms: Duration = 30 * DAY_MS
     confidence: Literal["log", "linear", "raw"] = "log"
     alpha: NotNegative = 5.0
     recency_entries: NotNegative = 0.0
     ridge: Positive = 10.0
+    ridge_bias: Positive = 3.0
+    rating_half_life_ms: Duration = 0
     rhs: Literal["c", "c-1"] = "c"
     history_capacity: Capacity = 128
     keys_capacity: Capacity = 64
@@ -171,6 +174,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dataset_sha256: Sha256
     item_key: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
     average_user: list[float]
+    average_bias: float | None = None
+    global_mean: float | None = None
     segments: dict[str, list[float]]
     metrics: dict[str, float]
     gates: list[Gate]
@@ -180,15 +185,28 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     item_partitions: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors of another dimension than the manifest's.
+        """Refuse vectors of another dimension than the manifest's, and explicit feedback without its mean.
 
         Raises:
-            ValueError: names the vector.
+            ValueError: names the vector, or the field.
         """
         vectors = {f"segments.{name}": vector for name, vector in self.segments.items()}
         for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
+        for name, number in {"average_bias": self.average_bias, "global_mean": self.global_mean}.items():
+            if (number is not None) != (self.policy.feedback == "explicit"):
+                raise ValueError(f"{name}: belongs to explicit feedback and to no other, got {number!r}")
+
+    @property
+    def width(self) -> int:
+        """Numbers that a row, a signal and the item replica hold: the vector's, and behind them its bias if any."""
+        return self.dimension + (self.policy.feedback == "explicit")
+
+    @property
+    def average_row(self) -> list[float]:
+        """The average user as rows hold it: `width` numbers."""
+        return self.average_user if self.average_bias is None else [*self.average_user, self.average_bias]
 
 
 class Control(Struct, frozen=True, forbid_unknown_fields=True):

@@ -195,7 +195,7 @@ class Worker:
     async def _following_items(self, active: ActiveModel) -> AsyncIterator[tuple[Items, list[Follower]]]:
         manifest = active.manifest
         items = Items(
-            dimension=manifest.dimension,
+            dimension=manifest.width,
             ridge=manifest.policy.ridge,
             item_key=bytes.fromhex(manifest.item_key),
             partitions=self._partitions["item-factors"],
@@ -226,7 +226,8 @@ class Worker:
 
     async def _compile(self) -> bool:
         """Have the compiled user step ready before anything is consumed; false if the worker is stopped meanwhile."""
-        if "users" not in self._roles or self._settings.engine.solver != "cg":
+        rated = self._model is not None and self._model.manifest.policy.feedback == "explicit"
+        if "users" not in self._roles or self._settings.engine.solver != "cg" or rated:
             return True
         self._telemetry.waiting("compiling the user step, which takes up to a minute the first time")
         done = await self._unless_stopped(asyncio.to_thread(warm))

@@ -39,7 +39,8 @@ _BOOTSTRAP_MS = 10_000
 class Factor:
     """One revision of one vector; a tombstone has no vector, version 0 and nothing else.
 
-    ``vector`` is (k,) float32 and read-only; ``event_time`` and ``published`` are milliseconds since 1970.
+    ``vector`` is (k,) float32 and read-only; ``event_time`` and ``published`` are milliseconds since 1970; ``bias`` is
+    there with explicit feedback: a rating is foretold as ``global_mean`` (manifest) + both biases + dot product.
     """
 
     id: str
@@ -54,6 +55,13 @@ class Factor:
     published: int
     partition: int
     offset: int
+    bias: float | None = None
+
+    @property
+    def row(self) -> npt.NDArray[np.float32]:
+        """The vector, and its bias behind it where it has one."""
+        vector = np.zeros(0, np.float32) if self.vector is None else self.vector
+        return vector if self.bias is None else np.append(vector, np.float32(self.bias))
 
     @property
     def deleted(self) -> bool:
@@ -73,6 +81,7 @@ class _Rest(msgspec.Struct):
     suppressed: list[str] | None = None
     basis: str | None = None
     vector: list[float] | None = None
+    bias: float | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Rest)
@@ -110,6 +119,7 @@ def decode_factor(record: Any, kind: Literal["user", "item"]) -> Factor:
         suppressed,
         rest.basis,
         *place,
+        bias=rest.bias,
     )
 
 

@@ -138,7 +138,7 @@ def _compare(
         if factor.version != int(rows.head["version"][at]):
             found.newer += 1
             continue
-        error = relative_error(factor.vector, fresh_vector(rows, at, manifest, side.items))
+        error = relative_error(factor.row, fresh_vector(rows, at, manifest, side.items))
         if standing[at]:
             if error >= max(found.standing, default=-1.0):
                 found.worst = user
@@ -150,13 +150,19 @@ def _compare(
 def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt.NDArray[np.float32]:
     """The vector of one row, solved anew as the worker must: exact solve, norm cap, average for the unknown."""
     from streamer.commands.generation import history_of
+    from streamer.factors.explicit import solve_ratings
     from streamer.factors.guard import guard
     from streamer.factors.solve import solve_cholesky
 
     history = history_of(rows, at, manifest, items)
-    if not (history.index >= 0).any():
-        return np.array(manifest.average_user, np.float32)
-    solved = solve_cholesky(items.space, history.index, history.confidence, manifest.policy.rhs)
+    known = history.index >= 0
+    if not known.any():
+        return np.array(manifest.average_row, np.float32)
+    if manifest.global_mean is not None:
+        rated, ratings = items.space.vectors[history.index[known]], history.strength[known]
+        solved = solve_ratings(rated, ratings, history.confidence[known], manifest.global_mean, manifest.policy)
+    else:
+        solved = solve_cholesky(items.space, history.index, history.confidence, manifest.policy.rhs)
     vector: npt.NDArray[np.float32] = guard(solved[None, :], manifest.policy.norm_cap).vectors[0]
     return vector
 

@@ -25,6 +25,7 @@ class _RawRest(msgspec.Struct):
     model_version: str
     version: int
     dimension: int
+    bias: float | None = None
 
 
 _REST = msgspec.json.Decoder(_RawRest)
@@ -67,6 +68,9 @@ class ItemReplica:
         else:
             about = whole = _FACTOR.decode(record.value)
             vector = np.array(whole.vector, np.float32)
+        if about.bias is not None:
+            # The replica holds it behind the vector.
+            vector = np.append(vector, np.float32(about.bias))
         dimension = self._items.space.dimension
         if about.model_version != self._model_version:
             raise ValueError(f"it is of model {about.model_version}, not {self._model_version}")

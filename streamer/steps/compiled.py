@@ -44,9 +44,11 @@ def warm() -> bool:
 
 
 def compiled(items: Items, generation: Generation) -> Compiled | None:
-    """The compiled path for a generation, None where it does not serve: no compiler, caps, or the exact solver."""
+    """The compiled path for a generation, None where it does not serve: no compiler, caps, exact solver, ratings."""
     policy = generation.policy
-    if generation.solver != "cg" or policy.cap_item_strength or policy.cap_user_events_per_day or not available():
+    if policy.feedback == "explicit" or generation.solver != "cg":
+        return None
+    if policy.cap_item_strength or policy.cap_user_events_per_day or not available():
         return None
     return Compiled(items, generation)
 

@@ -2,7 +2,8 @@
 
     signals -> rows -> sgd -> guard -> publish
 
-A signal carries the user's refreshed vector and the event's confidence. An item outside the generation is recorded
+A signal carries the user's refreshed vector and the event's confidence; of explicit feedback the vector with its bias
+behind it and the rating, and the item's bias moves with its vector. An item outside the generation is recorded
 with a bounded reservoir of its users' vectors, from which it can be folded in; until then it is not published.
 """
 
@@ -25,6 +26,7 @@ from schemas.layouts import (
 )
 from schemas.records import Manifest
 from streamer.events.hashes import generation_id
+from streamer.factors.explicit import apply_ratings
 from streamer.factors.guard import guard
 from streamer.factors.sgd import apply_signals
 from streamer.steps.effects import Effects
@@ -67,7 +69,7 @@ class ItemStep:
         source: str,
     ) -> None:
         self._policy, self._items, self._topics = manifest.policy, items, topics
-        self._dimension = manifest.dimension
+        self._dimension, self._mean = manifest.width, manifest.global_mean
         self._generation = generation_id(manifest.model_version)
         self._publisher = Publisher(
             "item", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
@@ -149,13 +151,12 @@ class ItemStep:
         chosen = np.flatnonzero(known[batch.row_of])
         old = np.stack([items[at].vector for at in moving.tolist()])
         signals = batch.signals[chosen]
-        new, norms = apply_signals(
-            old,
-            place[batch.row_of[chosen]],
-            np.ascontiguousarray(signals["vector"]),
-            signals["confidence"].astype(np.float64),
-            self._policy,
-        )
+        row, users = place[batch.row_of[chosen]], np.ascontiguousarray(signals["vector"])
+        weight = signals["confidence"].astype(np.float64)
+        if self._mean is None:
+            new, norms = apply_signals(old, row, users, weight, self._policy)
+        else:
+            new, norms = apply_ratings(old, row, users, weight, self._mean, self._policy)
         checked = guard(new, self._policy.norm_cap)
         new = np.where(checked.finite[:, None], checked.vectors, old)
         for at, vector in zip(moving.tolist(), new, strict=True):

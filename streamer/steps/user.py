@@ -24,6 +24,7 @@ from streamer.events.read import Reader
 from streamer.events.verdicts import Filtered, Rejected
 from streamer.factors.kernel.rules import N_NEWEST
 from streamer.factors.packed import pack
+from streamer.factors.weigh import event_weights
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
@@ -80,14 +81,15 @@ class UserStep:
         source: str,
     ) -> None:
         policy = manifest.policy
-        self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
+        self._weights, self._items, self._topics, self._reader = event_weights(policy), items, topics, reader
         self._generation = Generation(
             policy,
-            RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(items.epochs)),
+            RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(items.epochs)),
             generation_id(manifest.model_version),
-            np.array(manifest.average_user, np.float32),
+            np.array(manifest.average_row, np.float32),
             solver,
             tolerance,
+            manifest.global_mean,
         )
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
@@ -104,7 +106,7 @@ class UserStep:
     def read(self, records: Sequence[Any], partition: int) -> UserBatch:
         """Decode and judge each record; good events become columns, the rest is done with here."""
         batch = UserBatch(partition, records)
-        read, item_of, weights, kind_of = self._reader.read, self._items.of, self._policy.weights, KIND_OF
+        read, item_of, weights, kind_of = self._reader.read, self._items.of, self._weights, KIND_OF
         users: dict[bytes, int] = {}
         append, append_id = batch.events.rows.append, batch.events.item_ids.append
         for position, record in enumerate(records):

@@ -1,0 +1,145 @@
+"""Ratings end to end in the batch job: planted ones are found again, kept, and read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from bootstrap import artifact
+from bootstrap.columns import columns_of
+from bootstrap.job import Lineage, make, recipe
+from bootstrap.rated import ratings_of
+from bootstrap.records import Writer
+from schemas.records import DAY_MS, FactorRecord, Manifest
+from streamer.errors import ConfigError
+from streamer.factors.explicit import solve_ratings
+from tests.bootstrap.small import KEY, NOW_MS, Made, Reading, event, quiet, settings_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USERS, ITEMS = 60, 40
+EXPLICIT = {
+    "FACTORS_POLICY__FEEDBACK": "explicit",
+    "FACTORS_POLICY__RIDGE": "0.5",
+    "FACTORS_POLICY__RIDGE_BIAS": "0.5",
+    "FACTORS_BOOTSTRAP__DIMENSION": "3",
+}
+
+
+def planted(seed: int = 5) -> list[dict[str, Any]]:
+    """Two thirds of all pairs rated, about 3 by tastes of three dimensions and biases; in time order, a day apart."""
+    draw = np.random.default_rng(seed)
+    x, y = draw.standard_normal((USERS, 3)) * 0.6, draw.standard_normal((ITEMS, 3)) * 0.6
+    bu, bi = draw.standard_normal(USERS) * 0.4, draw.standard_normal(ITEMS) * 0.4
+    rating = np.clip(3.0 + bu[:, None] + bi + x @ y.T, 0.5, 6.0)
+    pairs = [(u, i) for u in range(USERS) for i in range(ITEMS) if draw.random() < 0.66]
+    draw.shuffle(pairs)
+    step = 30 * DAY_MS // len(pairs)
+    return [
+        event(f"u{u}", f"i{i}", "watch_complete", NOW_MS - (len(pairs) - at) * step, value=float(rating[u, i]))
+        for at, (u, i) in enumerate(pairs)
+    ]
+
+
+@pytest.fixture(scope="module", params=["als", "sgd"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("rated")
+    more = {"FACTORS_BOOTSTRAP__ITERATIONS": "15"}
+    if request.param == "sgd":
+        more = {
+            "FACTORS_BOOTSTRAP__ITERATIONS": "120",
+            "FACTORS_BOOTSTRAP__RATE": "0.03",
+            "FACTORS_BOOTSTRAP__REG_USERS": "0.01",
+            "FACTORS_BOOTSTRAP__REG_ITEMS": "0.01",
+        }
+    settings = settings_of(folder, **EXPLICIT, **more, FACTORS_BOOTSTRAP__OBJECTIVE=request.param)
+    log = Reading(folder)(*planted(), policy=settings.policy)
+    manifest, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    return Made(artifact.write(str(folder / "kept"), manifest, model), model, log, folder)
+
+
+def test_planted_ratings_are_foretold(made: Made) -> None:
+    """Better than biases alone, solved anew better than frozen, and every gate passes."""
+    metrics = made.manifest.metrics
+    assert metrics["scored_events"] > 200
+    assert metrics["rmse"] < 0.5 * metrics["biases_rmse"] < 0.8 * metrics["mean_rmse"]
+    assert metrics["rmse"] < metrics["frozen_rmse"]
+    assert all(gate.passed for gate in made.manifest.gates)
+    assert {"rmse", "parity_error"} <= {gate.name for gate in made.manifest.gates}
+
+
+def test_the_manifest_says_what_it_is(made: Made) -> None:
+    """Algorithm, mean, ridges; and it reads back."""
+    manifest = made.manifest
+    assert manifest.algorithm in {"explicit-als", "explicit-sgd"}
+    assert manifest.policy.feedback == "explicit"
+    assert manifest.global_mean == pytest.approx(3.0, abs=0.3)
+    assert manifest.width == manifest.dimension + 1 == len(manifest.average_row)
+    assert manifest.hyperparameters["ridge_bias"] == 0.5
+    assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+def test_the_artifact_keeps_biases_apart_and_gives_them_back(made: Made) -> None:
+    """Vectors of k numbers in one file, biases in another; read back, they are rows again."""
+    manifest, model = artifact.open_artifact(made.manifest.artifact.uri)
+    assert {"item_bias.npy", "user_bias.npy"} <= set(manifest.artifact.files)
+    assert model.items.shape == (ITEMS, 4)
+    assert np.array_equal(model.items, made.model.items)
+    assert np.array_equal(model.user_vectors, made.model.user_vectors)
+    assert np.array_equal(model.average_user, made.model.average_user)
+    assert model.mean == made.model.mean
+
+
+def test_users_are_solved_as_the_stream_solves_them(made: Made) -> None:
+    """Each row is the stream's function over the history that the artifact keeps."""
+    model, policy = made.model, made.manifest.policy
+    columns, _ = columns_of(made.log, policy, KEY)
+    number = {int(columns.hashes[columns.item_ids.index(name)]): row for row, name in enumerate(model.item_ids)}
+    entry = np.array([number[one] for one in model.users.item.tolist()], np.int32)
+    ratings = ratings_of(model.users, entry, len(model.item_ids), policy)
+    assert model.mean is not None
+    for user in range(USERS):
+        mine = slice(model.users.history_start[user], model.users.history_start[user + 1])
+        again = solve_ratings(model.items[entry[mine]], ratings.rating[mine], ratings.weight[mine], model.mean, policy)
+        assert np.array_equal(again, model.user_vectors[user])
+
+
+@pytest.mark.parametrize("encoding", ["json", "f32le"])
+def test_records_carry_vector_and_bias(made: Made, encoding: Any) -> None:
+    """K numbers in the vector, the bias beside them."""
+    row = made.model.items[0]
+    sent = Writer("test", "m", 1, encoding, biased=True).item("i0", row, 7)
+    about = orjson.loads(sent.value if encoding == "json" else dict(sent.headers)["factors.record"])
+    vector = about.get("vector") or np.frombuffer(sent.value, "<f4").tolist()
+    assert np.array_equal(np.array(vector, np.float32), row[:-1])
+    assert np.float32(about["bias"]) == row[-1]
+    assert about["dimension"] == 3
+    msgspec.convert({**about, "vector": vector}, FactorRecord)
+
+
+def test_a_newer_rating_replaces_the_older_one(reading: Reading, tmp_path: Path) -> None:
+    """In the batch's histories: not a sum, whatever the order of arrival."""
+    settings = settings_of(tmp_path, **EXPLICIT)
+    events = [
+        event("u", "i", "watch_complete", NOW_MS - 10, value=2.0),
+        event("u", "i", "watch_complete", NOW_MS - 5, value=4.5),
+        event("u", "i", "watch_complete", NOW_MS - 7, value=1.0),
+    ]
+    for order in (events, events[::-1]):
+        log = reading(*order, policy=settings.policy)
+        _, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+        assert model.users.strength.tolist() == [4.5]
+        assert model.users.time.tolist() == [NOW_MS - 5]
+
+
+@pytest.mark.parametrize(("objective", "feedback"), [("sgd", "implicit"), ("bpr", "explicit")])
+def test_objective_and_feedback_must_fit(objective: str, feedback: str, tmp_path: Path) -> None:
+    """Said as a mistake of the configuration."""
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__OBJECTIVE=objective, FACTORS_POLICY__FEEDBACK=feedback)
+    with pytest.raises(ConfigError, match=r"needs policy\.feedback"):
+        recipe(settings)

@@ -1,0 +1,181 @@
+"""Explicit feedback through both steps: vector and bias solved, published and moved; the newest rating counts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from schemas.layouts import RowShape, decode_item_row, decode_signals, decode_user_rows
+from schemas.records import FactorRecord, Manifest, Policy
+from streamer.engine.replica import ItemReplica
+from streamer.events.read import Reader
+from streamer.factors.explicit import apply_ratings, solve_ratings
+from streamer.steps.effects import Effects
+from streamer.steps.item import ItemStep, ItemTopics
+from streamer.steps.items import Items
+from streamer.steps.user import UserStep
+from tests.streamer.steps.world import NOW, TOPICS, FakeRecord, event, items, manifest, record, run
+
+K, MEAN = 7, 3.4
+ITEM_TOPICS = ItemTopics(TOPICS.item_signals, "t.item-factors")
+POLICY = Policy(feedback="explicit", ridge=0.5, ridge_bias=0.3, sgd_rate=0.05, history_capacity=16)
+
+
+def explicit(policy: Policy = POLICY) -> Manifest:
+    more: dict[str, Any] = {"policy": policy, "global_mean": MEAN, "average_bias": -0.125}
+    return msgspec.structs.replace(manifest(Policy(), K), algorithm="explicit-als", **more)
+
+
+def user_step(view: Items, policy: Policy = POLICY, encoding: Literal["json", "f32le"] = "json") -> UserStep:
+    reader = Reader(policy, tenant=None, max_bytes=65_536, invalid_items=view.invalid)
+    return UserStep(
+        explicit(policy), view, TOPICS, reader, solver="cg", tolerance=1e-6, encoding=encoding, source="test"
+    )
+
+
+def item_step(view: Items) -> ItemStep:
+    return ItemStep(explicit(), view, ITEM_TOPICS, encoding="json", source="test")
+
+
+def rate(number: int, item: str, value: float, **changes: Any) -> FakeRecord:
+    body = event(request_id=f"r{number}", item_id=item, event_type="watch_complete", value=value, **changes)
+    return record(number, body)
+
+
+def published(effects: Effects, topic: str = TOPICS.user_factors) -> list[FactorRecord]:
+    return [msgspec.json.decode(value or b"", type=FactorRecord) for _, value, _, _ in effects.sends[topic, 0]]
+
+
+def solved(view: Items, ratings: dict[str, float]) -> np.ndarray:
+    rows = view.space.vectors[[view.space.index_of(item) for item in ratings]]
+    return solve_ratings(rows, np.array([*ratings.values()]), np.ones(len(ratings)), MEAN, POLICY)
+
+
+def test_vector_and_bias_are_solved_and_published_apart() -> None:
+    """The record holds k numbers and the bias; together they are the exact solve of the history."""
+    view, rows = items(POLICY), dict[bytes, bytes]()
+    records = [rate(0, "i1", 5.0), rate(1, "i4", 2.0), rate(2, "i9", 4.0)]
+    [effects] = run(user_step(view), records, [], rows)
+    [factor] = published(effects)
+    wanted = solved(view, {"i1": 5.0, "i4": 2.0, "i9": 4.0})
+    assert (len(factor.vector), factor.dimension, factor.basis) == (K, K, "history")
+    assert np.array_equal(np.float32([*factor.vector, factor.bias]), wanted)
+    shape = RowShape(K + 1, POLICY.history_capacity, POLICY.keys_capacity, 2)
+    assert np.array_equal(decode_user_rows([rows[b"ann"]], shape).vector[0], wanted)
+
+
+def test_no_weight_of_the_event_type_changes_a_rating() -> None:
+    """The value is the rating, whichever positive event brings it."""
+    told = []
+    for kind in ("view", "purchase"):
+        [effects] = run(user_step(items(POLICY)), [record(0, event(event_type=kind, value=4.0))], [], {})
+        told.append(published(effects)[0].bias)
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 2]])
+def test_a_newer_rating_replaces_the_older_one(cuts: list[int]) -> None:
+    """It is not added up, a late one changes nothing, and its item's signal says the rating that counts."""
+    view, rows = items(POLICY), dict[bytes, bytes]()
+    records = [
+        rate(0, "i1", 2.0, timestamp=NOW - 20),
+        rate(1, "i1", 4.5, timestamp=NOW - 10),
+        rate(2, "i1", 1.0, timestamp=NOW - 15),
+    ]
+    effects = run(user_step(view), records, cuts, rows)
+    factor = published(effects[-1])[-1]
+    assert np.array_equal(np.float32([*factor.vector, factor.bias]), solved(view, {"i1": 4.5}))
+    target = (TOPICS.item_signals, view.of("i1")[2])
+    last = decode_signals([value or b"" for _, value, _, _ in effects[-1].sends[target]], dimension=K + 1)[-1]
+    assert last["confidence"] == np.float32(4.5)
+
+
+def test_a_user_without_a_known_item_is_the_average_with_its_bias() -> None:
+    """And says so."""
+    [effects] = run(user_step(items(POLICY)), [rate(0, "nobody knows it", 5.0)], [], {})
+    [factor] = published(effects)
+    assert (factor.vector, factor.bias, factor.basis) == ([0.25] * K, -0.125, "average")
+
+
+def test_raw_records_say_the_bias_in_their_header() -> None:
+    """The value is the k numbers alone."""
+    [effects] = run(user_step(items(POLICY), encoding="f32le"), [rate(0, "i1", 5.0)], [], {})
+    [(_, value, _, headers)] = effects.sends[TOPICS.user_factors, 0]
+    wanted = solved(items(POLICY), {"i1": 5.0})
+    assert np.array_equal(np.frombuffer(value or b"", "<f4"), wanted[:-1])
+    assert np.float32(orjson.loads(dict(headers)["factors.record"])["bias"]) == wanted[-1]
+
+
+def test_a_moving_item_bias_is_published_and_the_next_solve_sees_it() -> None:
+    """User step, its signal, item step, replica, and the user once more: all in one space of vector and bias."""
+    view, rows, item_rows = items(POLICY), dict[bytes, bytes](), dict[bytes, bytes]()
+    step = user_step(view)
+    [effects] = run(step, [rate(0, "i1", 5.0), rate(1, "i4", 2.0)], [], rows)
+    factor = published(effects)[0]
+    signals = [
+        FakeRecord(key, value, at)
+        for number in range(2)
+        for at, (key, value, _, _) in enumerate(effects.sends.get((TOPICS.item_signals, number), []))
+    ]
+    before = view.space.vectors.copy()
+    batch = item_step(view).read(signals, 0)
+    moved = item_step(view).apply(batch, [None] * len(batch.keys))
+    item_rows.update(moved.rows)
+    told = {one.id: one for one in published(moved, ITEM_TOPICS.item_factors)}
+    user = np.float32([*factor.vector, factor.bias])
+    for name, rating in (("i1", 5.0), ("i4", 2.0)):
+        index, one = view.space.index_of(name), told[name]
+        wanted, _ = apply_ratings(before[[index]], np.zeros(1, np.intp), user[None], np.array([rating]), MEAN, POLICY)
+        assert np.array_equal(np.float32([*one.vector, one.bias]), wanted[0])
+        assert one.bias != before[index, -1]
+        assert len(one.vector) == one.dimension == K
+        assert np.array_equal(decode_item_row(item_rows[name.encode()], dimension=K + 1).vector, wanted[0])
+    replica = ItemReplica(view, "m1")
+    sent = moved.sends[ITEM_TOPICS.item_factors, 0]
+    replica.factors(0, [FakeRecord(key, value, at) for at, (key, value, _, _) in enumerate(sent)], 2)
+    assert replica.refused == 0
+    [again] = run(step, [rate(2, "i9", 3.0)], [], rows)
+    fresh = published(again)[0]
+    assert np.array_equal(np.float32([*fresh.vector, fresh.bias]), solved(view, {"i1": 5.0, "i4": 2.0, "i9": 3.0}))
+
+
+def test_what_is_foretold_of_a_rated_item_comes_nearer() -> None:
+    """Rounds of the same ratings: the error of user and item together falls."""
+    view, rows = items(POLICY), dict[bytes, bytes]()
+    step, item, errors = user_step(view), item_step(view), []
+    replica, item_rows = ItemReplica(view, "m1"), dict[bytes, bytes]()
+    for turn in range(6):
+        [effects] = run(step, [rate(turn, "i1", 5.0, timestamp=NOW + turn)], [], rows)
+        factor = published(effects)[0]
+        row = np.float64([*factor.vector, factor.bias])
+        one = view.space.vectors[view.space.index_of("i1")].astype(np.float64)
+        errors.append(abs(5.0 - MEAN - row[-1] - one[-1] - row[:-1] @ one[:-1]))
+        [(key, value, _, _)] = effects.sends[TOPICS.item_signals, view.of("i1")[2]]
+        batch = item.read([FakeRecord(key, value, turn)], 0)
+        moved = item.apply(batch, [item_rows.get(key) for key in batch.keys])
+        item_rows.update(moved.rows)
+        sent = moved.sends[ITEM_TOPICS.item_factors, 0]
+        replica.factors(0, [FakeRecord(key, value, turn) for key, value, _, _ in sent], turn + 1)
+    assert all(after < before for before, after in pairwise(errors))
+
+
+def test_a_record_without_bias_is_refused_by_an_explicit_replica_and_the_other_way_round() -> None:
+    """Spaces never mix."""
+    plain = {"id": "i1", "kind": "item", "dimension": K, "model_version": "m1", "version": 9, "events": 0}
+    rest = {"event_time": 0, "items_epoch": []}
+    with_bias = orjson.dumps({**plain, **rest, "vector": [1.0] * K, "bias": 0.5})
+    without = orjson.dumps({**plain, **rest, "vector": [1.0] * K})
+    for view, value, refused in (
+        (items(POLICY), with_bias, 0),
+        (items(POLICY), without, 1),
+        (items(Policy(), dimension=K), with_bias, 1),
+        (items(Policy(), dimension=K), without, 0),
+    ):
+        replica = ItemReplica(view, "m1")
+        replica.factors(0, [FakeRecord(b"i1", value, 0)], 1)
+        assert replica.refused == refused
