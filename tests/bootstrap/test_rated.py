@@ -14,36 +14,14 @@ from bootstrap.columns import columns_of
 from bootstrap.job import Lineage, make, recipe
 from bootstrap.rated import ratings_of
 from bootstrap.records import Writer
-from schemas.records import DAY_MS, FactorRecord, Manifest
+from schemas.records import FactorRecord, Manifest
 from streamer.errors import ConfigError
 from streamer.factors.explicit import solve_ratings
+from tests.bootstrap.planted import EXPLICIT, ITEMS, USERS, planted
 from tests.bootstrap.small import KEY, NOW_MS, Made, Reading, event, quiet, settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-USERS, ITEMS = 60, 40
-EXPLICIT = {
-    "FACTORS_POLICY__FEEDBACK": "explicit",
-    "FACTORS_POLICY__RIDGE": "0.5",
-    "FACTORS_POLICY__RIDGE_BIAS": "0.5",
-    "FACTORS_BOOTSTRAP__DIMENSION": "3",
-}
-
-
-def planted(seed: int = 5) -> list[dict[str, Any]]:
-    """Two thirds of all pairs rated, about 3 by tastes of three dimensions and biases; in time order, a day apart."""
-    draw = np.random.default_rng(seed)
-    x, y = draw.standard_normal((USERS, 3)) * 0.6, draw.standard_normal((ITEMS, 3)) * 0.6
-    bu, bi = draw.standard_normal(USERS) * 0.4, draw.standard_normal(ITEMS) * 0.4
-    rating = np.clip(3.0 + bu[:, None] + bi + x @ y.T, 0.5, 6.0)
-    pairs = [(u, i) for u in range(USERS) for i in range(ITEMS) if draw.random() < 0.66]
-    draw.shuffle(pairs)
-    step = 30 * DAY_MS // len(pairs)
-    return [
-        event(f"u{u}", f"i{i}", "watch_complete", NOW_MS - (len(pairs) - at) * step, value=float(rating[u, i]))
-        for at, (u, i) in enumerate(pairs)
-    ]
 
 
 @pytest.fixture(scope="module", params=["als", "sgd"])
@@ -58,7 +36,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             "FACTORS_BOOTSTRAP__REG_ITEMS": "0.01",
         }
     settings = settings_of(folder, **EXPLICIT, **more, FACTORS_BOOTSTRAP__OBJECTIVE=request.param)
-    log = Reading(folder)(*planted(), policy=settings.policy)
+    log = Reading(folder)(*planted(NOW_MS), policy=settings.policy)
     manifest, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
     return Made(artifact.write(str(folder / "kept"), manifest, model), model, log, folder)
 
