@@ -84,7 +84,7 @@ def check(settings: Settings, manifest: Manifest, *, activate: bool) -> dict[str
     """Whether this generation may be published; returns the topics' partition counts.
 
     Raises:
-        CheckFailed: a gate failed, the version is taken, or another generation is active.
+        CheckFailed: a gate failed, the version is taken, another generation is active, or one that cannot be followed.
         BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
     """
     failed = [gate.name for gate in manifest.gates if not gate.passed]
@@ -94,6 +94,11 @@ def check(settings: Settings, manifest: Manifest, *, activate: bool) -> dict[str
     if manifest.model_version in known.manifests:
         raise CheckFailed(f"{manifest.model_version} is published already: a version is never written twice.")
     parent = known.manifest
+    if parent is not None and parent.policy.feedback != manifest.policy.feedback:
+        raise CheckFailed(
+            f"{manifest.model_version} is of {manifest.policy.feedback} feedback, the active {parent.model_version} of "
+            f"{parent.policy.feedback}: the kept histories mean something else; publish it below another kafka.prefix."
+        )
     if parent is not None and parent.item_key != manifest.item_key:
         raise CheckFailed(
             f"{manifest.model_version} has another item_key than the active {parent.model_version}, so it could not "

@@ -6,13 +6,17 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
 
 from bootstrap.job import Lineage, make
 from bootstrap.publish import publish
+from bootstrap.served import check
+from schemas.records import Policy
 from streamer.commands.cluster import producing
+from streamer.errors import CheckFailed
 from streamer.reader import Factor, FactorReader
 from streamer.settings import load_settings
 from tests.bootstrap.planted import EXPLICIT, ITEMS, USERS, planted, rated, truth
@@ -117,10 +121,15 @@ def test_ratings_are_learned_from_the_stream(
         assert moved.bias != before["i0"].bias
         assert len(moved.row) == manifest.width
         assert audited(connected, settings) <= 1e-5
+        other = msgspec.structs.replace(
+            manifest, model_version="other", average_bias=None, global_mean=None, policy=Policy()
+        )
+        with pytest.raises(CheckFailed, match="another kafka"):
+            check(settings, other, activate=False)
         why = connected("explain", "user", f"u{USERS - 1}", "--json").json()
         assert len([entry for entry in why["history"] if entry["item_id"]]) == len(STREAMED)
         assert why["stored_vector_differs_by"] <= 1e-5
     finally:
         code = worker.stop()
     assert code == 0, worker.log.read_text()[-2_000:]
-    assert '"level":"error"' not in worker.log.read_text().replace(" ", "")
+    assert "item_factor_refused" not in worker.log.read_text()

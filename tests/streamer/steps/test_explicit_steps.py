@@ -51,6 +51,12 @@ def published(effects: Effects, topic: str = TOPICS.user_factors) -> list[Factor
     return [msgspec.json.decode(value or b"", type=FactorRecord) for _, value, _, _ in effects.sends[topic, 0]]
 
 
+def row_of(factor: FactorRecord) -> np.ndarray:
+    """(k + 1,) the vector, and behind it the bias that must be there."""
+    assert factor.bias is not None
+    return np.array([*factor.vector, factor.bias], np.float32)
+
+
 def solved(view: Items, ratings: dict[str, float]) -> np.ndarray:
     rows = view.space.vectors[[view.space.index_of(item) for item in ratings]]
     return solve_ratings(rows, np.array([*ratings.values()]), np.ones(len(ratings)), MEAN, POLICY)
@@ -64,7 +70,7 @@ def test_vector_and_bias_are_solved_and_published_apart() -> None:
     [factor] = published(effects)
     wanted = solved(view, {"i1": 5.0, "i4": 2.0, "i9": 4.0})
     assert (len(factor.vector), factor.dimension, factor.basis) == (K, K, "history")
-    assert np.array_equal(np.float32([*factor.vector, factor.bias]), wanted)
+    assert np.array_equal(row_of(factor), wanted)
     shape = RowShape(K + 1, POLICY.history_capacity, POLICY.keys_capacity, 2)
     assert np.array_equal(decode_user_rows([rows[b"ann"]], shape).vector[0], wanted)
 
@@ -89,7 +95,7 @@ def test_a_newer_rating_replaces_the_older_one(cuts: list[int]) -> None:
     ]
     effects = run(user_step(view), records, cuts, rows)
     factor = published(effects[-1])[-1]
-    assert np.array_equal(np.float32([*factor.vector, factor.bias]), solved(view, {"i1": 4.5}))
+    assert np.array_equal(row_of(factor), solved(view, {"i1": 4.5}))
     target = (TOPICS.item_signals, view.of("i1")[2])
     last = decode_signals([value or b"" for _, value, _, _ in effects[-1].sends[target]], dimension=K + 1)[-1]
     assert last["confidence"] == np.float32(4.5)
@@ -127,11 +133,11 @@ def test_a_moving_item_bias_is_published_and_the_next_solve_sees_it() -> None:
     moved = item_step(view).apply(batch, [None] * len(batch.keys))
     item_rows.update(moved.rows)
     told = {one.id: one for one in published(moved, ITEM_TOPICS.item_factors)}
-    user = np.float32([*factor.vector, factor.bias])
+    user = row_of(factor)
     for name, rating in (("i1", 5.0), ("i4", 2.0)):
         index, one = view.space.index_of(name), told[name]
         wanted, _ = apply_ratings(before[[index]], np.zeros(1, np.intp), user[None], np.array([rating]), MEAN, POLICY)
-        assert np.array_equal(np.float32([*one.vector, one.bias]), wanted[0])
+        assert np.array_equal(row_of(one), wanted[0])
         assert one.bias != before[index, -1]
         assert len(one.vector) == one.dimension == K
         assert np.array_equal(decode_item_row(item_rows[name.encode()], dimension=K + 1).vector, wanted[0])
@@ -141,7 +147,7 @@ def test_a_moving_item_bias_is_published_and_the_next_solve_sees_it() -> None:
     assert replica.refused == 0
     [again] = run(step, [rate(2, "i9", 3.0)], [], rows)
     fresh = published(again)[0]
-    assert np.array_equal(np.float32([*fresh.vector, fresh.bias]), solved(view, {"i1": 5.0, "i4": 2.0, "i9": 3.0}))
+    assert np.array_equal(row_of(fresh), solved(view, {"i1": 5.0, "i4": 2.0, "i9": 3.0}))
 
 
 def test_what_is_foretold_of_a_rated_item_comes_nearer() -> None:
@@ -152,7 +158,7 @@ def test_what_is_foretold_of_a_rated_item_comes_nearer() -> None:
     for turn in range(6):
         [effects] = run(step, [rate(turn, "i1", 5.0, timestamp=NOW + turn)], [], rows)
         factor = published(effects)[0]
-        row = np.float64([*factor.vector, factor.bias])
+        row = row_of(factor).astype(np.float64)
         one = view.space.vectors[view.space.index_of("i1")].astype(np.float64)
         errors.append(abs(5.0 - MEAN - row[-1] - one[-1] - row[:-1] @ one[:-1]))
         [(key, value, _, _)] = effects.sends[TOPICS.item_signals, view.of("i1")[2]]
