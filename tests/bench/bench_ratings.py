@@ -22,7 +22,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from bootstrap.explicit import Descent, Fitted, Ratings, Ridges, biases_only, fit_als, fit_sgd
-from ops.data import movielens
+from ops.data import CACHE, movielens
 from schemas.records import Policy
 from streamer.factors.explicit import solve_ratings
 
@@ -118,7 +118,7 @@ def rivals(train: Ratings, seed: int) -> dict[str, Predict]:
     surprise = importlib.import_module("surprise")
     dataset = importlib.import_module("surprise.dataset")
     lines = [(int(u), int(i), float(r), None) for u, i, r in zip(train.user, train.item, train.rating, strict=True)]
-    trainset = dataset.DatasetAutoFolds(df=None, reader=surprise.Reader(rating_scale=(1, 5))).construct_trainset(lines)
+    trainset = dataset.Dataset(surprise.Reader(rating_scale=(1, 5))).construct_trainset(lines)
     named: dict[str, Any] = {
         "scikit-surprise SVD": surprise.SVD(random_state=seed),
         "scikit-surprise k-NN Baseline": surprise.KNNBaseline(verbose=False),
@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--surprise", action="store_true")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/data"))
+    parser.add_argument("--cache", type=Path, default=CACHE)
     chosen = parser.parse_args()
     whole = load(chosen.cache)
     with threadpool_limits(1):
