@@ -1,4 +1,4 @@
-"""The compiled loops of `bootstrap.explicit`, the twins of its `_Side._plain` and `_descend`; needs numba (`fast`)."""
+"""The compiled loops of explicit training, twins of `explicit._Side._plain` and `descent._descend`; needs numba."""
 
 from __future__ import annotations
 

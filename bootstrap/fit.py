@@ -14,8 +14,9 @@ import numpy.typing as npt
 from bootstrap import rated
 from bootstrap.als import Training, fit_items
 from bootstrap.bpr import Ranking, fit_bpr
+from bootstrap.descent import Descent
 from bootstrap.evaluate import LIMIT, Trained, evaluate, split
-from bootstrap.explicit import Descent, Ridges
+from bootstrap.explicit import Ridges
 from bootstrap.fold import fold
 from bootstrap.matrix import build
 from bootstrap.model import Model, begin, gramian

@@ -16,7 +16,8 @@ from bootstrap.artifact import open_artifact, open_manifest
 from bootstrap.bpr import Ranking
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
-from bootstrap.explicit import Descent, Ridges
+from bootstrap.descent import Descent
+from bootstrap.explicit import Ridges
 from bootstrap.fit import Recipe, fit, score
 from bootstrap.gates import judge
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE
-from bootstrap.explicit import Ratings, biases_only, fit_als, fit_sgd
+from bootstrap.descent import fit_sgd
+from bootstrap.explicit import Ratings, biases_only, fit_als
 from bootstrap.fold import fold
 from bootstrap.matrix import newer_of, newest_entry, placed
 from bootstrap.model import Model, begin, gramian

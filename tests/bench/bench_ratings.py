@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from bootstrap.explicit import Descent, Fitted, Ratings, Ridges, biases_only, fit_als, fit_sgd
+from bootstrap.descent import Descent, fit_sgd
+from bootstrap.explicit import Fitted, Ratings, Ridges, biases_only, fit_als
 from ops.data import CACHE, movielens
 from schemas.records import Policy
 from streamer.factors.explicit import solve_ratings

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bootstrap import explicit
 from bootstrap.als import Iteration
-from bootstrap.explicit import Descent, Ratings, Ridges, biases_only, fit_als, fit_sgd, loss
+from bootstrap.descent import Descent, fit_sgd
+from bootstrap.explicit import Ratings, Ridges, biases_only, fit_als, loss
 
 RIDGES = Ridges(2.0, 3.0, 1.0, 4.0)
 
@@ -30,7 +31,7 @@ def ratings_of(seed: int, users: int = 30, items: int = 20, share: float = 0.4) 
 
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explicit, "_kernel", lambda: None)
+    monkeypatch.setattr(explicit, "kernel", lambda: None)
 
 
 @pytest.mark.parametrize("reg_seen", [0.0, 0.05])
