@@ -18,13 +18,17 @@ import orjson
 import typer
 from threadpoolctl import threadpool_limits
 
+from bootstrap.engine import Engine, expect_usable
 from streamer.errors import CheckFailed, FactorsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bootstrap.job import Source
     from bootstrap.model import Model
+    from bootstrap.quality import Judged
     from bootstrap.read import Log
-    from schemas.records import Manifest
+    from schemas.records import Gate, Manifest
     from streamer.settings import Settings
 
 app = typer.Typer(
@@ -32,12 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train item and user factors by batch ALS and publish them as a model generation.",
 )
-
-
-class Engine(StrEnum):
-    """What trains."""
-
-    NATIVE = "native"
 
 
 class Wanted(StrEnum):
@@ -62,15 +60,20 @@ Parent = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file; FACTORS_* variables go over it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Report = Annotated[Path | None, typer.Option("--report", help="Write what was found as one HTML file.")]
 Warm = Annotated[
     bool, typer.Option("--warm-start", help="Begin with the item vectors of --parent, or else of the active model.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What trains the factors.")]
-NoActivate = Annotated[
+Activate = Annotated[
     bool,
-    typer.Option("--no-activate", help="Announce the generation beside the active one, in a topic of its own."),
+    typer.Option("--activate/--no-activate", help="Serve it at once, or announce it and leave the active one be."),
 ]
+Every = Annotated[str | None, typer.Option("--every", help="Train again and again: 90s, 15m, 6h, 1d.")]
+OnDrift = Annotated[bool, typer.Option("--on-drift", help="Train when a worker asks for it; goes with --every too.")]
+MinInterval = Annotated[str, typer.Option("--min-interval", help="At least so long between two trainings.")]
+Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many trainings.")]
 
 
 @app.command()
@@ -86,8 +89,9 @@ def fit(
 ) -> None:
     """Train on events and write the artifact folder."""
     settings = _settings(config)
+    expect_usable(engine, settings, warm_start=warm_start)
     source = _source(events, items, parent, warm_start=warm_start)
-    manifest, _, log = _train(settings, source, write=not dry_run, ask_topics=events is None)
+    manifest, _, log = _train(settings, source, engine, write=not dry_run, ask_topics=events is None)
     _print_generation(manifest, log, as_json=as_json)
     _hold_to_gates(manifest)
 
@@ -96,26 +100,37 @@ def fit(
 def evaluate(
     events: Events = None,
     items: Items = None,
+    parent: Parent = None,
+    report: Report = None,
     config: Config = None,
     as_json: Json = False,
+    items_online: Annotated[
+        bool, typer.Option("--items-online", help="Foretell once more with items that move, one event at a time.")
+    ] = False,
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
-    """Train on the older events and foretell the newer ones; writes nothing."""
-    from bootstrap.columns import columns_of
-    from bootstrap.fit import score
-    from bootstrap.job import read, recipe
+    """Train on the older events and foretell the newer ones; writes nothing but the report asked for."""
+    from bootstrap import job
     from bootstrap.progress import shown
-    from streamer.events.hashes import ITEM_KEY_BYTES
+    from bootstrap.quality import judged
 
     settings = _settings(config)
-    log = read(settings, _source(events, items, None), _now_ms())
-    # The key only names items inside this one run.
-    columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
-    metrics = score(columns, recipe(settings), shown)
+    expect_usable(engine, settings, warm_start=False)
+    source, now_ms = _source(events, items, parent), _now_ms()
+    log = job.read(settings, source, now_ms)
+    heritage = job.lineage(settings, source, bytes, ask_topics=events is None)
+    plan = job.recipe(settings, engine, items_online=items_online)
+    found = judged(settings, log, plan, heritage, shown)
+    if report is not None:
+        _write_report(report, found, source.name, log, now_ms)
     if as_json:
-        _print_json({"metrics": metrics, "outcomes": _outcomes(log)})
-    else:
-        _print_metrics(metrics)
+        _print_json(_judged_json(found, log))
+        return
+    _print_metrics(found.metrics)
+    if found.gates:
+        _print_gates(found.gates)
+    for remark in found.remarks:
+        print(remark, file=sys.stderr)
 
 
 @app.command()
@@ -162,7 +177,7 @@ def search(
 @app.command()
 def publish(
     artifact: Annotated[str, typer.Argument(help="Artifact folder, any fsspec URL.")],
-    no_activate: NoActivate = False,
+    activate: Activate = True,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -172,7 +187,7 @@ def publish(
 
     settings = _settings(config)
     manifest, model = open_artifact(artifact)
-    _publish(settings, manifest, model, activate=not no_activate, dry_run=dry_run, as_json=as_json)
+    _publish(settings, manifest, model, activate=activate, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -181,21 +196,65 @@ def run(
     items: Items = None,
     parent: Parent = None,
     warm_start: Warm = False,
-    no_activate: NoActivate = False,
+    activate: Activate = True,
+    every: Every = None,
+    on_drift: OnDrift = False,
+    min_interval: MinInterval = "10m",
+    rounds: Rounds = None,
     config: Config = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
-    """Read, train, evaluate, write the artifact and publish it."""
+    """Read, train, evaluate, write the artifact and publish it; with --every or --on-drift until it is stopped."""
     settings = _settings(config)
-    _expect_free_place(settings, activate=not no_activate)
+    expect_usable(engine, settings, warm_start=warm_start)
     source = _source(events, items, parent, warm_start=warm_start)
-    manifest, model, log = _train(settings, source, write=not dry_run, ask_topics=True)
-    if not as_json:
-        _print_generation(manifest, log, as_json=False)
-    _hold_to_gates(manifest)
-    _publish(settings, manifest, model, activate=not no_activate, dry_run=dry_run, as_json=as_json)
+
+    def once() -> None:
+        _expect_topics(settings)
+        manifest, model, log = _train(settings, source, engine, write=not dry_run, ask_topics=True)
+        if not as_json:
+            _print_generation(manifest, log, as_json=False)
+        _hold_to_gates(manifest)
+        _publish(settings, manifest, model, activate=activate, dry_run=dry_run, as_json=as_json)
+
+    if every is None and not on_drift:
+        once()
+        return
+    if events is not None or parent is not None:
+        raise typer.BadParameter(
+            "--every and --on-drift read the topic and go on from the active generation",
+            param_hint="--events, --parent",
+        )
+    _repeat(settings, once, every=every, on_drift=on_drift, min_interval=min_interval, rounds=rounds)
+
+
+def _repeat(
+    settings: Settings,
+    once: Callable[[], None],
+    *,
+    every: str | None,
+    on_drift: bool,
+    min_interval: str,
+    rounds: int | None,
+) -> None:
+    """Round after round."""
+    from bootstrap.loop import Plan, ending_cleanly, repeat, seconds_of, wish
+
+    try:
+        seconds = [None if text is None else seconds_of(text) for text in (every, min_interval)]
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--every, --min-interval") from None
+    plan = Plan(seconds[0], on_drift, seconds[1] or 0.0, rounds)
+
+    def train() -> None:
+        once()
+        gc.collect()  # the collector is off while events are read, and this process stays
+
+    with ending_cleanly():
+        if code := repeat(plan, train, lambda: wish(settings)):
+            raise SystemExit(code)
 
 
 def _settings(config: Path | None) -> Settings:
@@ -217,21 +276,23 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _expect_free_place(settings: Settings, *, activate: bool) -> None:
-    """Ask the topics before the training, not after it."""
-    from bootstrap.served import expect_place
+def _expect_topics(settings: Settings) -> None:
+    """Ask for the topics before the training, not after it."""
+    from bootstrap.served import expect_topics
 
-    expect_place(settings, activate=activate)
+    expect_topics(settings)
 
 
-def _train(settings: Settings, source: Source, *, write: bool, ask_topics: bool) -> tuple[Manifest, Model, Log]:
+def _train(
+    settings: Settings, source: Source, engine: Engine, *, write: bool, ask_topics: bool
+) -> tuple[Manifest, Model, Log]:
     from bootstrap import artifact, job
     from bootstrap.progress import shown
 
     now_ms = _now_ms()
     log = job.read(settings, source, now_ms)
     heritage = job.lineage(settings, source, os.urandom, ask_topics=ask_topics)
-    manifest, model = job.make(settings, log, heritage, now_ms=now_ms, show=shown)
+    manifest, model = job.make(settings, log, heritage, now_ms=now_ms, show=shown, engine=engine)
     if write:
         manifest = artifact.write(settings.bootstrap.artifacts, manifest, model)
     return manifest, model, log
@@ -254,15 +315,20 @@ def _publish(
 
     version = manifest.model_version
     if dry_run:
-        check(settings, manifest, activate=activate)
+        check(settings, manifest)
         if as_json:
             _print_json({"model_version": version, "activated": False, "records": {}, "metrics": manifest.metrics})
         print(f"{version} could be published; nothing was written.", file=sys.stderr)
         return
-    total = len(model.item_ids) + (2 * len(model.users.ids) + 1 if activate else 0) + 1
+    total = 2 * len(model.item_ids) + 2 * len(model.users.ids)
     with shown("publishing", total) as say:
         done = publishing.publish(
-            settings, manifest, model, activate=activate, now_ms=_now_ms(), on_records=lambda sent: say(sent, "")
+            settings,
+            manifest,
+            model,
+            activate=activate,
+            now_ms=_now_ms(),
+            on_records=lambda sent: say(sent, ""),
         )
     if as_json:
         _print_json(
@@ -278,7 +344,9 @@ def _publish(
         return
     for topic, count in done.records.items():
         print(f"{count:>10,} records to {topic}")
-    print(f"{version} is {'active' if activate else f'announced: `streamer models activate {version}` serves it'}")
+    print(
+        f"{version} is {'active' if done.activated else f'announced: `streamer models activate {version}` serves it'}"
+    )
 
 
 def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:
@@ -296,10 +364,39 @@ def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:
         f"{counts['interactions']:,} history entries, dimension {manifest.dimension}"
     )
     _print_metrics(manifest.metrics)
-    for gate in manifest.gates:
-        print(f"{'passed' if gate.passed else 'FAILED':>10} {gate.name}: {gate.value:.6g} (bound {gate.bound:.6g})")
+    _print_gates(manifest.gates)
     if manifest.artifact.uri:
         print(f"artifact {manifest.artifact.uri}")
+
+
+def _print_gates(gates: list[Gate]) -> None:
+    for gate in gates:
+        print(f"{'passed' if gate.passed else 'FAILED':>10} {gate.name}: {gate.value:.6g} (bound {gate.bound:.6g})")
+
+
+def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int) -> None:
+    from bootstrap.job import told
+    from bootstrap.report import About, report
+    from streamer.errors import DataError
+
+    if not found.metrics.get("scored_events"):
+        raise DataError(f"nothing to report: too few events of {source} to foretell any.")
+    try:
+        path.write_text(report(found, About(source, log.records, told(log), now_ms)), "utf-8")
+    except OSError as problem:
+        raise DataError(f"{path} cannot be written: {problem.strerror or problem}.") from None
+    print(f"report written to {path}", file=sys.stderr)
+
+
+def _judged_json(found: Judged, log: Log) -> dict[str, Any]:
+    import msgspec
+
+    parts: dict[str, Any] = {}
+    if found.examined is not None:
+        parts = {"windows": found.examined.windows, "segments": found.examined.segments}
+    parts |= {"metrics": found.metrics, "gates": found.gates, "remarks": found.remarks}
+    told: dict[str, Any] = msgspec.to_builtins(parts)
+    return {**told, "outcomes": _outcomes(log)}
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
@@ -318,11 +415,28 @@ def _print_metrics(metrics: dict[str, float]) -> None:
     names = ("recall", "ndcg", "map", "hit_rate", "known_users_recall", "new_users_recall")
     for name, prefix in (("folded in, as the stream does", ""), ("frozen", "frozen_"), ("popularity", "popularity_")):
         print(f"{name:>32}" + "".join(f"{metrics[prefix + metric]:12.4f}" for metric in names))
+    if "online_recall" in metrics:
+        print(f"{'with items that move':>32}{metrics['online_recall']:12.4f}{metrics['online_ndcg']:12.4f}")
+        print(
+            f"of all {int(metrics['online_all_scored_events']):,} events, an unknown item being a miss: recall "
+            f"{metrics['online_all_recall']:.4f}; {int(metrics['online_entered']):,} new items folded in"
+        )
     print(
         f"lists of {k}: coverage {metrics['coverage']:.3f}, novelty {metrics['novelty']:.2f} bits, share of the most "
         f"popular hundredth {metrics['top_share']:.3f}; the model knows the item of {metrics['known_item_events']:.1%} "
         f"and the user of {metrics['known_user_events']:.1%} of the events"
     )
+    print(
+        f"new items: {metrics['new_items_recall']:.4f} of {int(metrics['new_items_events']):,} events; suppressed "
+        f"items take {metrics['suppressed_share']:.2%} of the places, withdrawn ones {metrics['withdrawn_share']:.2%}"
+        + (f"; an index finds {metrics['ann_recall']:.1%} of the exact lists" if "ann_recall" in metrics else "")
+    )
+    if "active_recall" in metrics:
+        print(
+            f"beside the active model{', trained anew' if metrics['active_retrained'] else ''}: Recall@{k} "
+            f"{metrics['beside_active_recall']:.4f} where it has {metrics['active_recall']:.4f}, "
+            f"of {int(metrics['active_events']):,} events"
+        )
 
 
 def _print_errors(metrics: dict[str, float]) -> None:

@@ -33,6 +33,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from bootstrap.model import gramian
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -109,10 +111,7 @@ def fit_items(
     users, items = by_user.shape
     if by_item.shape != (items, users):
         raise ValueError(f"the two sides do not fit: {by_user.shape} and {by_item.shape}")
-    draw = np.random.default_rng(training.seed)
-    v: F32 = (draw.standard_normal((items, training.dimension)) * (_START / np.sqrt(training.dimension))).astype(
-        np.float32
-    )
+    v = first_items(training.seed, items, training.dimension)
     if start is not None:
         if start.shape != v.shape:
             raise ValueError(f"the start {start.shape} does not fit {v.shape}")
@@ -129,6 +128,13 @@ def fit_items(
     return v
 
 
+def first_items(seed: int, items: int, dimension: int) -> F32:
+    """Where the item vectors (items, k) begin: in every direction, about `_START` long."""
+    draw = np.random.default_rng(seed).standard_normal((items, dimension))
+    v: F32 = (draw * (_START / np.sqrt(dimension))).astype(np.float32)
+    return v
+
+
 def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training, *, items: bool = False) -> float:
     """Lower the loss over every row of ``moving`` (n, k), in place, against ``fixed`` (m, k); returns the loss.
 
@@ -136,8 +142,7 @@ def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training
     catalogue are most of the memory.
     """
     ridge, other = reversed(training.ridges) if items else training.ridges
-    gram = fixed.astype(np.float64).T @ fixed.astype(np.float64)
-    values, axes = np.linalg.eigh(gram)
+    values, axes = np.linalg.eigh(gramian(fixed))
     side = _Side(
         confidence.astype(np.float64, copy=False),
         np.ascontiguousarray(fixed @ axes.astype(np.float32)),

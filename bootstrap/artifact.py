@@ -2,7 +2,7 @@
 
 ===========================  =================================================================================
 ``manifest.json``            the manifest, with the SHA-256 of every other file
-``items.npy users.npy``      (m, k) and (n, k) float32
+``items.npy users.npy``      (m, k) and (n, k) float32; the last ``counts.projected_items`` items had no events
 ``item_ids user_ids``        one JSON string a line, in the order of the rows
 ``gramian_*.npy``            V'V of the items and of the users, float64
 ``average_user.npy``         (k,) float32
@@ -111,6 +111,16 @@ def open_artifact(url: str) -> tuple[Manifest, Model]:
     return manifest, _Reading(Folder(url), manifest).model()
 
 
+def open_items(url: str) -> tuple[Manifest, list[str], Any]:
+    """The manifest, the item ids and the item vectors (m, k) of a folder, and nothing else of it.
+
+    Raises:
+        DataError: as `open_artifact`.
+    """
+    manifest = open_manifest(url)
+    return manifest, *_Reading(Folder(url), manifest).items()
+
+
 class _Reading:
     """One folder, read file by file against its manifest."""
 
@@ -119,13 +129,18 @@ class _Reading:
         self._sums = manifest.artifact.files
         self._count: Mapping[str, int] = manifest.counts
 
+    def items(self) -> tuple[list[str], Any]:
+        count = self._of("items")
+        return self._ids("item_ids", count), self._array("items", "<f4", (count, self._manifest.dimension))
+
     def model(self) -> Model:
         n, m, k = self._of("users"), self._of("items"), self._manifest.dimension
+        item_ids, _ = self.items()
         average = self._array("average_user", "<f4", (k,))
         if not np.array_equal(average, np.array(self._manifest.average_user, np.float32)):
             raise self._folder.damaged(MANIFEST, "gives another average user than average_user.npy")
         return Model(
-            item_ids=self._ids("item_ids", m),
+            item_ids=item_ids,
             items=self._rows("items", "item_bias", (m, k)),
             popularity=self._array("popularity", "<f8", (m,)),
             item_event_time=self._array("item_event_time", "<i8", (m,)),
@@ -135,6 +150,7 @@ class _Reading:
             gramian_users=self._array("gramian_users", "<f8", (k, k)),
             average_user=np.array(self._manifest.average_row, np.float32),
             mean=self._manifest.global_mean,
+            projected=self._count.get("projected_items", 0),
         )
 
     def _rows(self, vectors: str, bias: str, shape: tuple[int, int]) -> Any:

@@ -3,18 +3,15 @@
 The model is fitted on the events before a cut in time. Then each later positive event is first foretold and then
 folded into its user's history, and the user is solved again, as the stream would do it; items stand still. An event is
 scored where its item is known to the model and new to its user: all known items that the user has not had are ranked,
-and the event's item is found at position p, from 0::
-
-    Recall@k    share of p < k                          NDCG@k   mean of 1/log2(p + 2) over these, 0 for the others
-    MAP@k       mean of 1/(p + 1) likewise (one relevant item an event: the mean reciprocal rank)
-    hit rate    share of users with some p < k
+and the event's item is found at a position (`metrics.py` says what positions come to).
 
 Beside it: the same model without folding (frozen), and what is popular, counted up to each event; and each of them for
-users with and without a history at the cut (known, new). What is shown at all, of the folded lists of k::
+users with and without a history at the cut (known, new). An item without events before the cut is a new item: where
+its vector is projected (`content.py`) it is ranked with the others, else it is a miss; it counts in new_items alone::
 
-    coverage    share of the known items in some list      novelty    mean of -log2 of an item's share of all events
-    top_share   share of the places that the most popular hundredth of the items takes
+    new_items_recall    share of the first events of a user with a new item that were found among the first k
     known_item_events, known_user_events     share of the test events whose item, whose user the model knows
+    suppressed_share, withdrawn_share        share of the places in lists of k of items that should not be there
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, Columns
+from bootstrap.metrics import ranked, shown
 from bootstrap.users import vectors_of
 from streamer.factors.history import Histories, fold_batch
 from streamer.factors.weigh import confidence_now
@@ -50,12 +48,18 @@ _SCORES = 1 << 22  # scores held at once
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model fitted on the events before the cut; ``users`` numbers users as the columns do."""
+    """A model fitted on the events before the cut; ``users`` numbers users as the columns do.
+
+    The space holds the matrix's items in its order, the last ``projected`` of them without events; losses: of each
+    round of the training.
+    """
 
     users: Users
     matrix: Matrix
     space: ItemSpace
     solved: Solved
+    projected: int = 0
+    losses: tuple[float, ...] = ()
 
 
 def split(columns: Columns, fraction: float) -> tuple[Index, Index]:
@@ -63,6 +67,42 @@ def split(columns: Columns, fraction: float) -> tuple[Index, Index]:
     order = np.argsort(columns.at, kind="stable")
     cut = round(len(order) * fraction)
     return order[:cut], order[cut:]
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """T test events in time order, and where each was found.
+
+    event: (T,) numbers into the columns; user, item: (T,) the columns' numbers; at: (T,) ms.
+    folded, frozen, popular: (T,) positions from 0, -1 where the event is not scored.
+    lists: (T, k) the folded lists by the model's item numbers, -1 for none.
+    known_user, trained_item: (T,) whether the events before the cut have the user, the item; known_item: (T,) whether
+    the model has it; first: (T,) the user's first event with the item.
+    events: (m,) how many events before the cut each item of the model has.
+    """
+
+    event: Index
+    user: Index
+    item: Index
+    at: npt.NDArray[np.int64]
+    folded: F64
+    frozen: F64
+    popular: F64
+    lists: npt.NDArray[np.int32]
+    known_user: npt.NDArray[np.bool_]
+    known_item: npt.NDArray[np.bool_]
+    trained_item: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.bool_]
+    events: npt.NDArray[np.int64]
+
+    @property
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """(T,) the events that count: of a trained item that is new to its user."""
+        return (self.folded >= 0) & self.trained_item
+
+    def positions(self) -> dict[str, F64]:
+        """The positions (T,) of each contender, by the prefix of its metrics."""
+        return {"": self.folded, "frozen_": self.frozen, "popularity_": self.popular}
 
 
 def evaluate(
@@ -77,32 +117,62 @@ def evaluate(
     on_events: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """The metrics of the module's docstring, from the two sides of `split`."""
+    return summary(foretell(columns, before, after, trained, policy, k=k, tolerance=tolerance, on_events=on_events), k)
+
+
+def foretell(
+    columns: Columns,
+    before: Index,
+    after: Index,
+    trained: Trained,
+    policy: Policy,
+    *,
+    k: int,
+    tolerance: float,
+    on_events: Callable[[int], None] = lambda done: None,
+) -> Foretold:
+    """Test, then learn, on the positive events of ``after``, at most `LIMIT` of them."""
     tests = after[columns.kind[after] == POSITIVE][:LIMIT]
     replay = _Replay(columns, before, tests, trained, policy, tolerance, k)
     folded, frozen = replay.ranks(on_events)
-    scored = folded >= 0
-    user = columns.user[tests]
-    known_user = np.isin(user, columns.user[before[columns.kind[before] == POSITIVE]])
-    metrics = {"k": float(k), "test_events": float(len(tests)), "scored_events": float(scored.sum())}
-    groups = {"": scored, "known_users_": scored & known_user, "new_users_": scored & ~known_user}
-    for name, rank in {"": folded, "frozen_": frozen, "popularity_": replay.popular_ranks()}.items():
+    had = before[columns.kind[before] == POSITIVE]
+    user, item = columns.user[tests], columns.item[tests]
+    pair = item.astype(np.int64) * len(columns.user_ids) + user
+    first = np.zeros(len(tests), bool)
+    first[np.unique(pair, return_index=True)[1]] = True
+    return Foretold(
+        event=tests,
+        user=user,
+        item=item,
+        at=columns.at[tests],
+        folded=folded,
+        frozen=frozen,
+        popular=replay.popular_ranks(),
+        lists=replay.lists,
+        known_user=np.isin(user, columns.user[had]),
+        known_item=replay.known_item,
+        trained_item=np.isin(item, columns.item[had]),
+        first=first,
+        events=replay.events_before(),
+    )
+
+
+def summary(foretold: Foretold, k: int) -> dict[str, float]:
+    """Every metric of a replay."""
+    scored, known, user = foretold.scored, foretold.known_user, foretold.user
+    metrics = {"k": float(k), "test_events": float(len(user)), "scored_events": float(scored.sum())}
+    new_item = foretold.first & ~foretold.trained_item
+    groups = {"": scored, "known_users_": scored & known, "new_users_": scored & ~known}
+    for name, position in foretold.positions().items():
         for whose, part in groups.items():
-            found = _metrics(rank[part], user[part], k)
+            found = ranked(position[part], user[part], k)
             metrics |= {f"{name}{whose}{metric}": value for metric, value in found.items()}
-    metrics["known_item_events"] = replay.known_item_share()
-    metrics["known_user_events"] = float(known_user.mean()) if len(tests) else 0.0
-    return metrics | replay.shown()
-
-
-def _metrics(rank: F64, user: Index, k: int) -> dict[str, float]:
-    """What the positions (events,) of these users' (events,) events come to at k; 0 where nothing was scored."""
-    found, count = rank < k, max(len(rank), 1)
-    return {
-        "recall": float(np.count_nonzero(found)) / count,
-        "ndcg": float(np.sum(1 / np.log2(rank[found] + 2))) / count,
-        "map": float(np.sum(1 / (rank[found] + 1))) / count,
-        "hit_rate": len(np.unique(user[found])) / max(len(np.unique(user)), 1),
-    }
+        missed = np.where(position < 0, np.inf, position)
+        metrics[f"{name}new_items_recall"] = ranked(missed[new_item], user[new_item], k)["recall"]
+    metrics["new_items_events"] = float(new_item.sum())
+    metrics["known_item_events"] = float(foretold.known_item.mean()) if len(user) else 0.0
+    metrics["known_user_events"] = float(known.mean()) if len(user) else 0.0
+    return metrics | shown(foretold.lists, foretold.events)
 
 
 class _Replay:
@@ -119,10 +189,10 @@ class _Replay:
         k: int,
     ) -> None:
         self._columns, self._tests, self._trained = columns, tests, trained
-        self._policy, self._tolerance, self._k = policy, tolerance, k
-        self._places = np.zeros(len(trained.matrix.item_ids), np.int64)
+        self._policy, self._tolerance = policy, tolerance
+        self.lists = np.full((len(tests), min(k, len(trained.matrix.item_ids))), -1, np.int32)
         self._users, self._row = np.unique(columns.user[tests], return_inverse=True)
-        self._known = _numbers(columns, trained.matrix)
+        self._known = item_numbers(columns, trained.matrix)
         self._item = self._known[columns.item[tests]]
         self._before = before[columns.kind[before] == POSITIVE]
 
@@ -149,7 +219,7 @@ class _Replay:
             blocks = -(-len(chosen) * len(self._trained.matrix.item_ids) // _SCORES)
             for part in np.array_split(chosen, max(1, blocks)):
                 had = [seen[at] for at in row[part].tolist()]
-                folded[events[part]] = self._positions(now[row[part]], item[part], had, noted=True)
+                folded[events[part]] = self._positions(now[row[part]], item[part], had, noted=events[part])
                 frozen[events[part]] = self._positions(start[row[part]], item[part], had)
             test = self._tests[events]
             fold_batch(
@@ -201,45 +271,38 @@ class _Replay:
         confidence = confidence_now(strength, time, used, policy)
         return vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
 
-    def known_item_share(self) -> float:
-        """The share of the test events whose item the model knows."""
-        return float((self._item >= 0).mean()) if len(self._item) else 0.0
+    @property
+    def known_item(self) -> npt.NDArray[np.bool_]:
+        """(T,) whether the model has the event's item."""
+        return self._item >= 0
 
-    def shown(self) -> dict[str, float]:
-        """Coverage, novelty and concentration of the lists of k that `ranks` has looked at."""
-        places, total = self._places, max(int(self._places.sum()), 1)
+    def events_before(self) -> npt.NDArray[np.int64]:
+        """(m,) how many events before the cut each item of the model has."""
         item = self._known[self._columns.item[self._before]]
-        events = np.bincount(item[item >= 0], minlength=len(places))
-        share = np.maximum(events, 1) / max(int(events.sum()), 1)
-        top = np.argsort(-events, kind="stable")[: max(len(places) // 100, 1)]
-        return {
-            "coverage": float(np.count_nonzero(places)) / max(len(places), 1),
-            "novelty": float(np.sum(places * -np.log2(share))) / total,
-            "top_share": float(places[top].sum()) / total,
-        }
+        return np.bincount(item[item >= 0], minlength=len(self._trained.matrix.item_ids)).astype(np.int64)
 
-    def _positions(self, vectors: F32, item: npt.NDArray[np.int32], had: list[set[int]], *, noted: bool = False) -> F64:
+    def _positions(
+        self, vectors: F32, item: npt.NDArray[np.int32], had: list[set[int]], *, noted: Index | None = None
+    ) -> F64:
         """The position of each item (B,) for each vector (B, k) among the items not had; equal scores share theirs.
 
-        ``noted``: count the items of the lists.
+        ``noted``: (B,) the test events whose lists are kept.
         """
         scores = vectors @ self._trained.space.vectors.T
         target = scores[np.arange(len(item)), item][:, None]
         rows = np.repeat(np.arange(len(item)), [len(items) for items in had])
         scores[rows, np.fromiter((number for items in had for number in items), np.intp, len(rows))] = -np.inf
-        if noted and len(item):
-            many = min(self._k, scores.shape[1])
+        if noted is not None and len(item):
+            many = self.lists.shape[1]
             lists = np.argpartition(-scores, many - 1, axis=1)[:, :many]
             offered = np.isfinite(np.take_along_axis(scores, lists, axis=1))
-            np.add.at(self._places, lists[offered], 1)
+            self.lists[noted] = np.where(offered, lists, -1)
         better, equal = (scores > target).sum(axis=1), (scores == target).sum(axis=1)
         return np.asarray(better + (equal - 1) / 2, np.float64)
 
     def popular_ranks(self) -> F64:
         """The position of each test event's item by the number of events up to then, in time order."""
-        counts = np.zeros(len(self._trained.matrix.item_ids), np.int64)
-        item = self._known[self._columns.item[self._before]]
-        np.add.at(counts, item[item >= 0], 1)
+        counts = self.events_before()
         ranks, seen = np.full(len(self._tests), -1.0), self._seen()
         for event, (row, number) in enumerate(zip(self._row.tolist(), self._item.tolist(), strict=True)):
             if number < 0:
@@ -254,9 +317,10 @@ class _Replay:
         return ranks
 
 
-def _numbers(columns: Columns, matrix: Matrix) -> npt.NDArray[np.int32]:
+def item_numbers(columns: Columns, matrix: Matrix) -> npt.NDArray[np.int32]:
     """The matrix's number of each of the columns' items, -1 for those that it lacks."""
-    numbers = np.full(len(columns.item_ids), -1, np.int32)
-    order = np.argsort(columns.hashes, kind="stable")
-    numbers[order[np.searchsorted(columns.hashes[order], matrix.hashes)]] = np.arange(len(matrix.hashes))
-    return numbers
+    if not len(matrix.hashes):
+        return np.full(len(columns.hashes), -1, np.int32)
+    order = np.argsort(matrix.hashes, kind="stable")
+    place = order[np.minimum(np.searchsorted(matrix.hashes[order], columns.hashes), len(order) - 1)]
+    return np.where(matrix.hashes[place] == columns.hashes, place, -1).astype(np.int32)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap.windows import ENOUGH
 from schemas.records import Gate
 
 if TYPE_CHECKING:
@@ -16,15 +17,42 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 
+LEAST = {
+    "min_recall": "recall",
+    "min_ndcg": "ndcg",
+    "min_map": "map",
+    "min_hit_rate": "hit_rate",
+    "min_new_users_recall": "new_users_recall",
+    "min_new_items_recall": "new_items_recall",
+    "min_window_recall": "worst_window_recall",
+    "min_segment_recall": "worst_segment_recall",
+    "min_coverage": "coverage",
+    "min_novelty": "novelty",
+    "min_known_item_events": "known_item_events",
+    "min_known_user_events": "known_user_events",
+    "min_user_coverage": "user_coverage",
+    "min_item_coverage": "item_coverage",
+    "min_ann_recall": "ann_recall",
+    "min_median_norm": "median_norm",
+}
+"""The metric that each lower bound of the settings is for; `MOST` the upper ones."""
+MOST = {
+    "max_top_share": "top_share",
+    "max_gini": "gini",
+    "max_suppressed_share": "suppressed_share",
+    "max_withdrawn_share": "withdrawn_share",
+}
+
 
 def judge(
     items: F32, users: F32, metrics: dict[str, float], *, dimension: int, norm_cap: float, bounds: Gates
 ) -> list[Gate]:
     """Hold a model to the bounds. items: (m, k), users: (n, k); metrics as `evaluate` names them.
 
-    The recall must be at least that of recommending what is popular on the same events, times a factor. Where too few
-    events were there to foretell any, the gates of what is foretold pass: there is no proof either way. Of explicit
-    feedback the error counts instead: at most that of biases alone, times a factor.
+    The recall must be at least that of recommending what is popular on the same events, and that of the active model
+    (`incumbent.py`), each times a factor. Where too few events were there to foretell any, the gates of what is
+    foretold pass: there is no proof either way. Of explicit feedback the error counts instead: at most that of biases
+    alone, times a factor.
     """
     broken = sum(int(np.count_nonzero(~np.isfinite(side).all(axis=1))) for side in (items, users))
     other = sum(side.shape[1] != dimension for side in (items, users))
@@ -46,27 +74,28 @@ def judge(
 
 
 def _foretold(metrics: dict[str, float], bounds: Gates) -> list[Gate]:
-    """The gates that look at one metric each."""
-    if not metrics.get("scored_events"):
-        return []
-    if "rmse" in metrics:
+    """The gates that look at one metric each: a bound that asks nothing, or a metric that is not there, is no gate."""
+    gates = []
+    if metrics.get("scored_events") and "rmse" in metrics:
         bound = bounds.rmse_over_biases * metrics["biases_rmse"]
-        return [Gate("rmse", bound, metrics["rmse"], metrics["rmse"] <= bound)]
-    least = {
-        "min_recall": "recall",
-        "min_ndcg": "ndcg",
-        "min_coverage": "coverage",
-        "min_new_users_recall": "new_users_recall",
-    }
-    gates = [
-        Gate(name, bound, metrics[metric], metrics[metric] >= bound)
-        for name, metric in least.items()
-        if (bound := getattr(bounds, name))
-    ]
-    if bounds.max_top_share < 1:
-        share = metrics["top_share"]
-        gates.append(Gate("max_top_share", bounds.max_top_share, share, share <= bounds.max_top_share))
+        gates.append(Gate("rmse", bound, metrics["rmse"], metrics["rmse"] <= bound))
+    if metrics.get("active_events", 0) >= ENOUGH and bounds.recall_over_active:
+        bound, value = bounds.recall_over_active * metrics["active_recall"], metrics["beside_active_recall"]
+        gates.append(Gate("recall_over_active", bound, value, value >= bound))
+    if metrics.get("scored_events"):
+        metrics = {**metrics, "median_norm": _median_norm(metrics)}
+        for name, metric in LEAST.items():
+            if (bound := getattr(bounds, name)) and metric in metrics:
+                gates.append(Gate(name, bound, metrics[metric], metrics[metric] >= bound))
+        for name, metric in MOST.items():
+            if (bound := getattr(bounds, name)) < 1 and metric in metrics:
+                gates.append(Gate(name, bound, metrics[metric], metrics[metric] <= bound))
     return gates
+
+
+def _median_norm(metrics: dict[str, float]) -> float:
+    """The smaller of the two sides' median norms."""
+    return min(metrics.get(f"{side}_norm_median", 0.0) for side in ("user", "item"))
 
 
 def _largest_norm(vectors: F32) -> float:

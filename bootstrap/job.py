@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,21 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap.align import Turn
 from bootstrap.als import Training
-from bootstrap.artifact import open_artifact, open_manifest
+from bootstrap.artifact import open_artifact, open_items, open_manifest
 from bootstrap.bpr import Ranking
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
+from bootstrap.content import catalogue_of
 from bootstrap.descent import Descent
+from bootstrap.engine import Engine
 from bootstrap.explicit import Ridges
-from bootstrap.fit import Recipe, fit, score
-from bootstrap.gates import judge
+from bootstrap.fit import Recipe, fit
+from bootstrap.model import gramian
+from bootstrap.quality import Vectors, held, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
+from bootstrap.reference import reference_of
 from bootstrap.served import served
 from schemas.outcomes import Outcome
 from schemas.records import Artifact, CatalogueEntry, Manifest
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "streaming-factors"
 _FEEDBACK = {"sgd": "explicit", "bpr": "implicit"}
+# The triangle of 320 dimensions takes 0.75 MB as JSON, and a record of Kafka's default size 1 MB.
+_MOST_GRAMIAN = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +64,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What a generation takes from the one before it; ``start``: its item vectors, where training begins with them."""
+    """What a generation takes from the one before it.
+
+    items: the parent's item vectors (k,) by id, None where its artifact can't be read; the new space is turned towards
+    them. start: the item rows that a warm start begins with, which are these vectors, and behind them their biases if
+    there are any. parent_url: where that artifact lies, for the comparison with it.
+    """
 
     item_key: bytes
     parent_version: str | None
+    items: Mapping[str, npt.NDArray[np.float32]] | None = None
     start: Mapping[str, npt.NDArray[np.float32]] | None = None
+    parent_url: str | None = field(default=None, compare=False)
 
 
 def read(settings: Settings, source: Source, now_ms: int) -> Log:
@@ -70,11 +85,12 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
         DataError: a file cannot be read, or nothing in the source has an effect.
         BrokerError: the topic cannot be read.
     """
+    catalogue = _catalogue(settings, source)
     reader = Reader(
         settings.policy,
         tenant=settings.events.tenant,
         max_bytes=settings.events.max_bytes,
-        invalid_items=invalid_items(_catalogue(settings, source)),
+        invalid_items=invalid_items(catalogue),
     )
     if source.events is not None:
         log = read_file(source.events, reader, settings.policy, now_ms=now_ms)
@@ -82,6 +98,7 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
         records, ends = read_to_end(settings, settings.topic("interactions"))
         log = judge_records(records, reader, settings.policy, partitions=len(ends))
         log.cut_offsets.update({str(number): end for number, end in ends.items()})
+    log.catalogue = catalogue
     if not log.outcomes[Outcome.APPLIED, None]:
         raise DataError(f"no event of {source.name} can be trained on: {told(log)}.")
     return log
@@ -129,14 +146,24 @@ def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], by
         return _warm(settings, url)
     if source.parent is not None:
         parent = open_manifest(source.parent)
-        return Lineage(bytes.fromhex(parent.item_key), parent.model_version)
+        return Lineage(bytes.fromhex(parent.item_key), parent.model_version, _items_of(source.parent), parent_url=url)
     if active is not None:
-        return Lineage(bytes.fromhex(active.item_key), active.model_version)
+        items = _items_of(active.artifact.uri)
+        return Lineage(bytes.fromhex(active.item_key), active.model_version, items, parent_url=url)
     return Lineage(random_bytes(ITEM_KEY_BYTES), None)
 
 
+def _items_of(url: str) -> dict[str, npt.NDArray[np.float32]] | None:
+    """The item vectors in an artifact; None where they can't be read: a space that is not turned serves as well."""
+    try:
+        _, item_ids, items = open_items(url)
+    except DataError:
+        return None
+    return dict(zip(item_ids, items, strict=True))
+
+
 def _warm(settings: Settings, url: str | None) -> Lineage:
-    """The lineage with the parent's item vectors.
+    """The lineage of a warm start.
 
     Raises:
         DataError: there is no parent, its artifact cannot be read, or its vectors have another dimension.
@@ -155,22 +182,18 @@ def _warm(settings: Settings, url: str | None) -> Lineage:
             f"{settings.policy.feedback}: a warm start needs the same."
         )
     start = dict(zip(model.item_ids, model.items, strict=True))
-    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, start)
+    items = {item_id: row[: manifest.dimension] for item_id, row in start.items()}
+    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, start, parent_url=url)
 
 
-def recipe(settings: Settings) -> Recipe:
+def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: bool = False) -> Recipe:
     """What the settings say of training.
 
     Raises:
-        ConfigError: the objective is not one of the policy's feedback.
+        ConfigError: the policy's feedback is not one for what is asked.
     """
     bootstrap, policy = settings.bootstrap, settings.policy
-    wanted = _FEEDBACK.get(bootstrap.objective, policy.feedback)
-    if policy.feedback != wanted:
-        raise ConfigError(
-            f'bootstrap.objective = "{bootstrap.objective}" needs policy.feedback = "{wanted}", and that is '
-            f'"{policy.feedback}".'
-        )
+    _expect_feedback(settings, items_online=items_online)
     ridge_items, ridge_bias = bootstrap.ridge_items or policy.ridge, policy.ridge_bias
     decay, reg_users, reg_items = bootstrap.rate_decay, bootstrap.reg_users, bootstrap.reg_items
     training = Training(
@@ -191,9 +214,15 @@ def recipe(settings: Settings) -> Recipe:
         settings.engine.tolerance,
         bootstrap.recall_k,
         bootstrap.train_fraction,
-        bootstrap.objective,
-        Ridges(policy.ridge, ridge_items, ridge_bias, bootstrap.ridge_item_bias or ridge_bias),
-        Descent(
+        content=bootstrap.content,
+        content_ridge=bootstrap.content_ridge,
+        windows=bootstrap.windows,
+        engine=engine,
+        spark_master=bootstrap.spark_master,
+        items_online=items_online,
+        objective=bootstrap.objective,
+        ridges=Ridges(policy.ridge, ridge_items, ridge_bias, bootstrap.ridge_item_bias or ridge_bias),
+        descent=Descent(
             bootstrap.rate,
             decay,
             reg_users,
@@ -202,26 +231,42 @@ def recipe(settings: Settings) -> Recipe:
             bootstrap.reg_seen,
             bootstrap.time_bins,
         ),
-        Ranking(bootstrap.rate, decay, reg_users, reg_items, bootstrap.negative_popularity),
+        ranking=Ranking(bootstrap.rate, decay, reg_users, reg_items, bootstrap.negative_popularity),
     )
 
 
-def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show) -> tuple[Manifest, Model]:
-    """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet."""
+def _expect_feedback(settings: Settings, *, items_online: bool) -> None:
+    bootstrap, feedback = settings.bootstrap, settings.policy.feedback
+    asked = {
+        f'bootstrap.objective = "{bootstrap.objective}"': _FEEDBACK.get(bootstrap.objective, feedback),
+        "bootstrap.content = true": "implicit" if bootstrap.content else feedback,
+        "--items-online": "implicit" if items_online else feedback,
+    }
+    for what, wanted in asked.items():
+        if feedback != wanted:
+            raise ConfigError(f'{what} needs policy.feedback = "{wanted}", and that is "{feedback}".')
+
+
+def make(
+    settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: Show, engine: Engine = Engine.NATIVE
+) -> tuple[Manifest, Model]:
+    """Train on the whole log, measure on its newest part, judge; the manifest does not name files yet.
+
+    Raises:
+        DataError: a gate needs what is not installed.
+    """
     columns, collisions = columns_of(log, settings.policy, heritage.item_key)
-    plan = recipe(settings)
-    metrics = score(columns, plan, show)
+    plan, catalogue = recipe(settings, engine), catalogue_of(log.catalogue, heritage.item_key)
+    _, metrics, remarks = measure(settings, log, columns, plan, heritage, catalogue, show)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     # Not in what was measured above: the parent has seen the events that were foretold.
-    model, parity_error = fit(columns, plan, show, heritage.start)
+    turn = Turn(heritage.parent_version, heritage.items) if heritage.parent_version and heritage.items else None
+    model, parity_error = fit(columns, plan, show, heritage.start, catalogue, turn)
     metrics["parity_error"] = parity_error
-    gates = judge(
-        model.items,
-        model.user_vectors,
-        metrics,
-        dimension=plan.training.dimension + (model.mean is not None),
-        norm_cap=settings.policy.norm_cap,
-        bounds=settings.gates,
-    )
+    vectors = Vectors(model.item_ids, model.items, model.user_vectors, np.diff(model.users.history_start) > 0)
+    metrics |= of_model(settings, vectors, columns, catalogue, ask_index=settings.gates.min_ann_recall > 0)
+    gates = held(settings, vectors, metrics)
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
         dimension=plan.training.dimension,
@@ -243,29 +288,46 @@ def make(settings: Settings, log: Log, heritage: Lineage, *, now_ms: int, show: 
         gates=gates,
         artifact=Artifact("", {}),
         parent_version=heritage.parent_version,
+        alignment=turn.done if turn is not None else None,
         code_version=code_version(),
+        reference=reference_of(log),
+        user_gramian=user_gramian(model) if model.mean is None else None,
     )
     return manifest, model
 
 
+def user_gramian(model: Model) -> list[float] | None:
+    """X'X of the users with a history, as the item half-step has it: the upper triangle row by row, nine digits each.
+
+    The workers fold new items in with it. None where it would not fit into a record of the topic of models.
+    """
+    dimension = model.items.shape[1]
+    if dimension > _MOST_GRAMIAN:
+        return None
+    whole = gramian(model.user_vectors[np.diff(model.users.history_start) > 0])
+    return [float(f"{number:.9g}") for number in whole[np.triu_indices(dimension)].tolist()]
+
+
 def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
     training = plan.training
+    # MLlib solves each row exactly, and tells no loss to be patient with.
+    solving = {"solver": training.solver, "steps": training.steps, "patience": training.patience}
     more: dict[str, Any] = {}
     if plan.policy.feedback == "explicit":
         more |= {"ridge_bias": plan.ridges.user_bias, "ridge_item_bias": plan.ridges.item_bias}
     if plan.objective != "als":
         more |= asdict(plan.descent if plan.objective == "sgd" else plan.ranking)
     return {
-        "engine": "native",
+        "engine": plan.engine.value,
         "iterations": training.iterations,
-        "solver": training.solver,
-        "steps": training.steps,
-        "patience": training.patience,
+        **(solving if plan.engine is Engine.NATIVE else {"solver": "mllib"}),
         "seed": training.seed,
         "ridge": training.ridge,
         "ridge_items": training.ridge_items,
         "rhs": training.rhs,
         "train_fraction": plan.train_fraction,
+        "content": int(plan.content),
+        "content_ridge": plan.content_ridge,
         "solver_tolerance": plan.tolerance,
         **more,
     }
@@ -277,6 +339,7 @@ def _counts(log: Log, columns: Columns, model: Model, collisions: int) -> dict[s
         "events": len(columns),
         "users": len(model.users.ids),
         "items": len(model.item_ids),
+        "projected_items": model.projected,
         "interactions": len(model.users.item),
         "keys": len(model.users.request),
         "records": log.records,

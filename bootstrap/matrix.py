@@ -6,7 +6,7 @@ training cut, the newest event of the log, since its users stopped at different 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,6 +79,18 @@ def placed(columns: Columns, users: Users) -> tuple[npt.NDArray[np.intp], npt.ND
     place = np.zeros(len(columns.item_ids), np.int32)
     place[kept] = np.arange(len(kept))
     return kept, place[number]
+
+
+def widened(matrix: Matrix, item_ids: list[str], hashes: U64) -> Matrix:
+    """The matrix with more items behind its own, none of them in any history; by_user and by_item stay as they are."""
+    none = np.zeros(len(item_ids))
+    return replace(
+        matrix,
+        item_ids=matrix.item_ids + item_ids,
+        hashes=np.concatenate([matrix.hashes, hashes]),
+        popularity=np.concatenate([matrix.popularity, none]),
+        event_time=np.concatenate([matrix.event_time, none.astype(np.int64)]),
+    )
 
 
 def _faded(confidence: F64, users: Users, policy: Policy) -> F64:

@@ -81,7 +81,8 @@ class Model:
     """Everything that an artifact holds beside its manifest.
 
     items: (m, k) float32; popularity: (m,) float64, the strength of all users at the cut; item_event_time: (m,) ms;
-    user_vectors: (n, k) float32; gramian_items, gramian_users: (k, k) float64; average_user: (k,) float32.
+    user_vectors: (n, k) float32; gramian_items, gramian_users: (k, k) float64; average_user: (k,) float32; projected:
+    how many items, the last ones, had no events and have their vector from `content.py`.
     With explicit feedback ``mean`` is the ratings' mean, vectors have k + 1 numbers, their bias last, and popularity
     counts ratings; the Gramians are those of the vectors without their biases.
     """
@@ -95,6 +96,7 @@ class Model:
     gramian_items: F64
     gramian_users: F64
     average_user: F32
+    projected: int = 0
     mean: float | None = None
 
 

@@ -1,12 +1,13 @@
 """Publish a generation: all of it in one transaction, so that a reader of committed records sees all or nothing.
 
-The first generation goes straight to the topics that workers serve from, and is made active::
+    item factors as trained, in a topic of their own -> manifest -> control record "active"
 
-    item factors -> user rows and user factors -> manifest -> control record "active"
+That topic stays as it is: whoever serves the generation, now or after a rollback, begins with it. The first generation
+goes straight into the topics that are served, too, users and all, since nobody serves another::
 
-A later one must not touch them while a worker serves another: its item vectors go to a topic of their own, its manifest
-is announced, and `streamer models activate` has workers take it up at their next start; each user is then solved anew
-from the kept history at their next event.
+    item factors -> user rows and user factors
+
+A later one never touches them: running workers load it and cut over, and solve each user anew from the kept history.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from kafka.errors import KafkaError
 
 from bootstrap.broker import administration, client_options, committed_reader, speaking
 from bootstrap.records import VERSION, Writer
-from bootstrap.served import ACTIVE, check
+from bootstrap.served import check, served
 from schemas.layouts import RowShape, encode_user_rows
-from schemas.records import Control, Manifest
+from schemas.records import Manifest
+from streamer.events.activation import activation
 from streamer.events.hashes import generation_id, partition
+from streamer.factors.checksum import items_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,31 +61,34 @@ def publish(
     now_ms: int,
     on_records: Callable[[int], None] = lambda done: None,
 ) -> Published:
-    """Publish a model under its manifest; with ``activate`` users too, and the workers start serving it.
+    """Publish a model under its manifest; with ``activate`` the workers start serving it.
 
     Raises:
         CheckFailed, BrokerError: as `check`; nothing is published then.
     """
-    counts = check(settings, manifest, activate=activate)
-    item_topic = settings.topic("item-factors")
-    partitions = counts[item_topic]
-    if not activate:
-        item_topic = f"{item_topic}.{manifest.model_version}"
-    manifest = msgspec.structs.replace(manifest, item_partitions=partitions)
+    counts = check(settings, manifest)
+    common = settings.topic("item-factors")
+    partitions = counts[common]
+    own = f"{common}.{manifest.model_version}"
+    manifest = msgspec.structs.replace(
+        manifest, item_partitions=partitions, items_sha256=items_sha256(model.item_ids, model.items)
+    )
     with speaking(settings, "publishing"):
-        if not activate:
-            with administration(settings) as admin:
-                _create_like(admin, item_topic, partitions, settings)
+        with administration(settings) as admin:
+            _create_like(admin, own, partitions, settings)
         with _transaction(settings, on_records) as sender:
             # Another publisher's open transaction has ended by now, and this one would end the next: ask once more.
-            check(settings, manifest, activate=activate)
-            epochs = _send_items(sender, settings, manifest, model, item_topic, partitions)
-            if activate:
+            check(settings, manifest)
+            founding = activate and served(settings).active is None
+            _send_items(sender, settings, manifest, model, own, partitions)
+            if founding:
+                epochs = _send_items(sender, settings, manifest, model, common, partitions)
                 _send_users(sender, settings, manifest, model, epochs, counts)
             sender.send(settings.topic("models"), manifest.model_version.encode(), msgspec.json.encode(manifest))
+            item_topic = common if founding else own
             if activate:
-                command = Control("activate", manifest.model_version, now_ms, item_topic)
-                sender.send(settings.topic("control"), ACTIVE, msgspec.json.encode(command))
+                for key, command in activation(manifest.model_version, now_ms, item_topic, common):
+                    sender.send(settings.topic("control"), key, command)
     return Published(manifest.model_version, item_topic, activate, dict(sender.counts))
 
 
@@ -184,8 +190,10 @@ def _send_items(
     """Send every item vector; returns, for each partition, the offset that follows the last one."""
     writer = _writer(settings, manifest)
     last: dict[int, Any] = {}
+    mean = float(model.popularity.mean()) if manifest.policy.sgd_balance > 0 else 0.0
     for row, item_id in enumerate(model.item_ids):
-        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]))
+        popularity = float(model.popularity[row]) / mean if mean > 0 else None
+        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]), popularity)
         number = partition(record.key, partitions)
         last[number] = sender.send(topic, record.key, record.value, record.headers, number)
     sender.flush()

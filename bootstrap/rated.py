@@ -5,7 +5,7 @@
 The items' rows [y, b_i] come from `bootstrap.explicit`; the users' rows [x, b_u] are solved once more against what is
 published of them, in float32, so that batch and stream agree.
 
-`score` tests, then learns, in time order: each later rating of a known item is foretold from its user's history and
+`examine` tests, then learns, in time order: each later rating of a known item is foretold from its user's history and
 then folded into it, and the user is solved again; items stand still. Not clipped: the scale is the data's own.
 """
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE
 from bootstrap.descent import fit_sgd
+from bootstrap.evaluate import split
 from bootstrap.explicit import Ratings, biases_only, fit_als
 from bootstrap.fold import fold
 from bootstrap.matrix import newer_of, newest_entry, placed
@@ -33,6 +34,7 @@ from streamer.factors.weigh import decay_array
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from bootstrap.align import Turn
     from bootstrap.als import Iteration
     from bootstrap.columns import Columns
     from bootstrap.fit import Recipe
@@ -65,9 +67,11 @@ class Rated:
     mean: float
 
 
-def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None) -> tuple[Model, float]:
-    """The model of all ratings, and the parity error of its user vectors."""
-    made = _train(columns, recipe, show, "fitting", start)
+def fit(
+    columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] | None, turn: Turn | None = None
+) -> tuple[Model, float]:
+    """The model of all ratings, and the parity error of its user vectors; ``start`` and ``turn`` as in `fit.fit`."""
+    made = _train(columns, recipe, show, "fitting", start, turn)
     newest = np.zeros(len(made.kept), np.int64)
     np.maximum.at(newest, made.ratings.item, made.ratings.time)
     model = Model(
@@ -82,18 +86,23 @@ def fit(columns: Columns, recipe: Recipe, show: Show, start: Mapping[str, F32] |
         average_user=made.average,
         mean=made.mean,
     )
-    return model, _audit(made, recipe.policy)
+    return model, audit(made, recipe.policy)
 
 
-def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mapping[str, F32] | None = None) -> Rated:
+def _train(
+    columns: Columns,
+    recipe: Recipe,
+    show: Show,
+    what: str,
+    start: Mapping[str, F32] | None = None,
+    turn: Turn | None = None,
+) -> Rated:
     policy, training = recipe.policy, recipe.training
     users = fold(columns, policy)
     kept, entry_item = placed(columns, users)
     ratings = ratings_of(users, entry_item, len(kept), policy)
-    began = None
-    if start is not None:
-        ids = [columns.item_ids[item] for item in kept.tolist()]
-        began = begin(ids, start, training.dimension + 1)
+    ids = [columns.item_ids[item] for item in kept.tolist()]
+    began = None if start is None else begin(ids, start, training.dimension + 1)
     with show(what, training.iterations) as say:
 
         def tell(iteration: Iteration) -> None:
@@ -119,6 +128,9 @@ def _train(columns: Columns, recipe: Recipe, show: Show, what: str, start: Mappi
         items = fitted.items.astype(np.float32)
     if not np.isfinite(items).all():
         raise CheckFailed("the fit left the range of float32: lower bootstrap.rate, or raise the ridges.")
+    if turn is not None:
+        # The users are solved against what is turned, so x.y is what it was; a bias is the same in every space.
+        items = np.concatenate([turn(ids, items[:, :-1]), items[:, -1:]], axis=1)
     items = guard(items, policy.norm_cap).vectors
     vectors, average = _solve(ratings, users.history_start, items, fitted.mean, policy)
     return Rated(users, ratings, kept, items, vectors, average, fitted.mean)
@@ -149,7 +161,7 @@ def _solve(ratings: Ratings, start: npt.NDArray[np.int64], items: F32, mean: flo
     return np.where((np.diff(start) == 0)[:, None], average, rows), average
 
 
-def _audit(made: Rated, policy: Policy) -> float:
+def audit(made: Rated, policy: Policy) -> float:
     """The largest distance of a spread of users' rows from least squares without normal equations, relative."""
     start = made.users.history_start
     rated = np.flatnonzero(np.diff(start))
@@ -172,8 +184,14 @@ def _audit(made: Rated, policy: Policy) -> float:
     return worst
 
 
-def score(columns: Columns, before: Index, after: Index, recipe: Recipe, show: Show) -> dict[str, float]:
-    """The errors over the ratings after the cut: of the model, of it frozen, of biases alone, and of the mean."""
+def examine(columns: Columns, recipe: Recipe, show: Show) -> tuple[Rated, dict[str, float]] | None:
+    """A model of the ratings before the cut, and its errors over those after it; None where a side has none.
+
+    The errors are those of the model, of it frozen, of biases alone, and of the mean.
+    """
+    before, after = split(columns, recipe.train_fraction)
+    if not len(before) or not len(after):
+        return None
     # Log order again: the histories are folded as they were logged.
     made = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
     number = np.full(len(columns.item_ids), -1, np.int64)
@@ -196,7 +214,7 @@ def score(columns: Columns, before: Index, after: Index, recipe: Recipe, show: S
             told["biases_"][events] = _told(replay.solve(row, number, biases)[0], biases[item], made.mean)
             replay.learn(events, row)
             say(done := done + len(events), "")
-    return _metrics(columns, before, tests, told)
+    return made, _metrics(columns, before, tests, told)
 
 
 def _told(users: F32, items: F32, mean: float) -> F64:

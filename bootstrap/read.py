@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from schemas.outcomes import OUTCOME_OF_REASON, Outcome, Reason
-from schemas.records import DAY_MS, SUPPRESSING, CatalogueEntry, Interaction, Policy
+from schemas.records import DAY_MS, INT64_MAX, SUPPRESSING, CatalogueEntry, Interaction, Policy
 from streamer.errors import DataError
 from streamer.events.decode import decode
 from streamer.events.hashes import fingerprint, partition, request_hash
@@ -71,7 +71,7 @@ class Log:
 
     events: applied and suppressed, in log order; requests, fingerprints: the idempotency key of each; nexts: the
     offset after each (0 from a file); outcomes: one count a record; cut_offsets: partition -> first offset not read,
-    empty from a file; sha256: of the values of ``events``.
+    empty from a file; sha256: of the values of ``events``; catalogue: the items' entries, where there is one.
     """
 
     events: list[Interaction] = field(default_factory=list)
@@ -81,6 +81,7 @@ class Log:
     outcomes: Counter[Verdict] = field(default_factory=Counter)
     cut_offsets: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
+    catalogue: dict[str, CatalogueEntry] = field(default_factory=dict)
 
     @property
     def records(self) -> int:
@@ -148,6 +149,7 @@ class _Judge:
         self._requests: dict[int, int] = {}
         self._days: dict[str, tuple[int, int]] = {}
         self._strengths: dict[tuple[str, str], tuple[float, int]] = {}
+        self._voids: dict[tuple[str, str], int] = {}
 
     def collect(
         self,
@@ -187,6 +189,8 @@ class _Judge:
         if self._lateness is not None and event.timestamp < now - self._lateness:
             return Outcome.LATE, None
         if suppressing:
+            if self._caps and event.event_type == "return":
+                self._void(event)
             return Outcome.SUPPRESSED, None
         if self._caps:
             self._count(event)
@@ -203,6 +207,13 @@ class _Judge:
         faded = strength * decay(max(event.timestamp - time, 0), policy.half_life_ms)
         return policy.cap_item_strength > 0 and faded >= policy.cap_item_strength
 
+    def _void(self, event: Interaction) -> None:
+        """A return takes back the strength up to it, so the cap counts from there."""
+        pair = (event.user_id, event.item_id)
+        self._voids[pair] = max(self._voids.get(pair, 0), event.timestamp)
+        if self._strengths.get(pair, (0.0, INT64_MAX))[1] <= event.timestamp:
+            del self._strengths[pair]
+
     def _count(self, event: Interaction) -> None:
         """Remember what the caps need."""
         policy, at = self._policy, event.timestamp
@@ -212,6 +223,8 @@ class _Judge:
             self._days[event.user_id] = (max(day, today), 1 if today > day else count + (today == day))
         if policy.cap_item_strength:
             pair = (event.user_id, event.item_id)
+            if at <= self._voids.get(pair, -1):
+                return
             strength, time = self._strengths.get(pair, (0.0, at))
             weight = event_weight(policy.weights, event.event_type, event.value)
             self._strengths[pair] = add_event(strength, time, weight, at, policy.half_life_ms)

@@ -41,9 +41,15 @@ class Writer:
     encoding: Literal["json", "f32le"]
     biased: bool = False
 
-    def item(self, item_id: str, vector: F32, event_time: int) -> Outgoing:
-        """An item's record; its ``events`` count what the stream applies, so they start at 0. vector: (k,)."""
-        return self._record("item", item_id, vector, {"events": 0, "event_time": event_time, "items_epoch": []})
+    def item(self, item_id: str, vector: F32, event_time: int, popularity: float | None = None) -> Outgoing:
+        """An item's record; its ``events`` count what the stream applies, so they start at 0. vector: (k,).
+
+        ``popularity``: relative to the mean, where the stream's item updates are balanced by it.
+        """
+        rest = {"events": 0, "event_time": event_time, "items_epoch": []}
+        if popularity is not None:
+            rest["popularity"] = float(np.float32(popularity))
+        return self._record("item", item_id, vector, rest)
 
     def user(
         self,

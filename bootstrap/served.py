@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bootstrap.broker import administration, read_to_end, require_topics, speaking
+from schemas.commands import ACTIVE_KEY
 from schemas.records import Control, Manifest
 from streamer.errors import BrokerError, CheckFailed
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-ACTIVE = b"active"
 _GROUPS = (
     ("interactions", "user-factors", "user-state"),
     ("item-signals", "item-factors", "item-state"),
@@ -50,7 +50,7 @@ def served(settings: Settings) -> Served:
             manifests[name] = _decode(record.value, Manifest, settings.topic("models"))
     active = None
     for record in read_to_end(settings, settings.topic("control"))[0]:
-        if record.key == ACTIVE:
+        if record.key == ACTIVE_KEY:
             active = None if record.value is None else _decode(record.value, Control, settings.topic("control"))
     return Served(manifests, active)
 
@@ -62,35 +62,29 @@ def _decode(value: bytes, kind: type[Any], topic: str) -> Any:
         raise BrokerError(f"{topic} holds something other than a {kind.__name__.lower()}: {problem}.") from None
 
 
-def expect_place(settings: Settings, *, activate: bool) -> tuple[dict[str, int], Served]:
-    """Whether the topics have room for one more generation; returns their partition counts and what they serve.
+def expect_topics(settings: Settings) -> tuple[dict[str, int], Served]:
+    """The topics' partition counts, and what they serve.
 
     Raises:
-        CheckFailed: another generation is active.
         BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
     """
     with speaking(settings, "looking at the topics"), administration(settings) as admin:
         counts = require_topics(admin, [[settings.topic(name) for name in group] for group in _GROUPS])
-    known = served(settings)
-    if activate and known.active is not None:
-        raise CheckFailed(
-            f"{known.active.model_version} is active: publish with --no-activate, then `streamer models activate`; "
-            "workers take the new generation up when they are restarted."
-        )
-    return counts, known
+    return counts, served(settings)
 
 
-def check(settings: Settings, manifest: Manifest, *, activate: bool) -> dict[str, int]:
+def check(settings: Settings, manifest: Manifest) -> dict[str, int]:
     """Whether this generation may be published; returns the topics' partition counts.
 
     Raises:
-        CheckFailed: a gate failed, the version is taken, another generation is active, or one that cannot be followed.
+        CheckFailed: a gate failed, the version is taken, or it could not read the histories that are kept, being of
+            other feedback than the active one, or having another key.
         BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
     """
     failed = [gate.name for gate in manifest.gates if not gate.passed]
     if failed:
         raise CheckFailed(f"{manifest.model_version} failed its gates ({', '.join(failed)}) and is not published.")
-    counts, known = expect_place(settings, activate=activate)
+    counts, known = expect_topics(settings)
     if manifest.model_version in known.manifests:
         raise CheckFailed(f"{manifest.model_version} is published already: a version is never written twice.")
     parent = known.manifest

@@ -23,14 +23,24 @@ The keys are a ring once all of the policy's ``keys_capacity`` are used: ``key_h
 
 Item row::
 
-    head | vector k*f4 | f4 optimiser state | n reservoir entries
+    head | vector k*f4 | f4 optimiser state | m origins | n reservoir entries
 
+    origin, 4 + 4k bytes: f4 popularity, vector k*f4: what the generation, or the fold-in, gave the item; m is 0 where
+                          the policy does not ask for it, else 1
     reservoir entry, 12 + 4k bytes: u8 user hash, f4 confidence, user vector k*f4 (of a young item; else n = 0)
+    key_head: 0 an item of the generation, 1 one without a vector, 2 one that was folded in
+    cap_day, cap_count: the newest UTC day of event time and the signals taken on it, where the policy has a budget
 
-Item signal::
+Item signal, pointwise and of a pair::
 
     0 u1 format (1)  1 u1 kind (3)  2 u2 dimension k  4 f4 confidence  8 i8 event_time ms
     16 u8 user hash  24 u8 generation  32 user vector k*f4
+
+    0 u1 format (2)  1 .. 32 as above  32 f4 score of the pair's other item  36 f4 sign  40 user vector k*f4
+
+    sign: +1 the item was chosen, -1 it was drawn as the other one of a pair
+
+Count of the items that were folded in, under `FOLDED_KEY` among the item rows: a head of kind 4, ``events`` of them.
 
 ``version`` counts committed revisions, ``events`` the events applied, ``event_time`` the newest event with an effect,
 ``source_next`` the offset after the last event with an effect on this row, ``cap_day``/``cap_count`` the applied
@@ -40,6 +50,7 @@ key: i8, the next source offset after the transaction that wrote it (`MARKER_KEY
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -50,8 +61,11 @@ import numpy as np
 import numpy.typing as npt
 
 FORMAT = 1
-USER, ITEM, SIGNAL = 1, 2, 3
+PAIR_FORMAT = 2
+USER, ITEM, SIGNAL, FOLDED = 1, 2, 3, 4
 MARKER_KEY = b""
+FOLDED_KEY = b"\xff"
+"""No id: it is not UTF-8."""
 
 HEAD = np.dtype(
     [
@@ -73,6 +87,9 @@ HEAD = np.dtype(
     ]
 )
 HEAD_BYTES = HEAD.itemsize
+_GENERATION_AT = 16
+# The same for one row at a time, where numpy would take longer.
+_HEAD, _F4 = struct.Struct("<BBHHHHHIQQQqqII"), struct.Struct("<f")
 
 Bytes = bytes | memoryview
 
@@ -172,6 +189,16 @@ class UserRows:
 
     def __len__(self) -> int:
         return len(self.head)
+
+
+def generation_of(row: bytes) -> int:
+    """The generation of a user row or an item row, which both have in the same place."""
+    return int.from_bytes(row[_GENERATION_AT : _GENERATION_AT + 8], "little")
+
+
+def dimension_of(row: bytes) -> int:
+    """The dimension of a row's vector."""
+    return int.from_bytes(row[2:4], "little")
 
 
 def empty_user_rows(count: int, shape: RowShape) -> UserRows:
@@ -282,7 +309,12 @@ def _by_class(head: npt.NDArray[Any], shape: RowShape) -> Iterator[tuple[tuple[i
 
 @dataclass(slots=True)
 class ItemRow:
-    """One item row. vector: (k,) float32; reservoir: (n, 2 + k) as (user hash, confidence, user vector)."""
+    """One item row. vector: (k,) float32; reservoir: (n,) of `reservoir_dtype`.
+
+    known: it has a vector; folded: that was folded in, the generation does not have the item. origin: (k,) float32,
+    the vector that it had from the generation or from its fold-in, and its popularity there relative to the mean; None
+    where the policy asks for neither. day, count: of its budget.
+    """
 
     generation: int
     version: int
@@ -293,24 +325,45 @@ class ItemRow:
     optimiser: float = 0.0
     known: bool = True
     reservoir: npt.NDArray[Any] | None = None
+    folded: bool = False
+    day: int = 0
+    count: int = 0
+    origin: npt.NDArray[np.float32] | None = None
+    popularity: float = 1.0
 
 
+@cache
 def reservoir_dtype(dimension: int) -> np.dtype[Any]:
     """One (user, confidence, vector) of a young item's reservoir."""
     return np.dtype([("user", "<u8"), ("confidence", "<f4"), ("vector", "<f4", (dimension,))])
 
 
 def encode_item_row(row: ItemRow) -> bytes:
-    """The bytes of an item row; an item outside the generation (``known`` False) has version 0 and a reservoir."""
-    reservoir = row.reservoir
-    head = np.zeros(1, HEAD)
-    head["format"], head["kind"], head["dimension"] = FORMAT, ITEM, len(row.vector)
-    head["entries"] = 0 if reservoir is None else len(reservoir)
-    head["generation"], head["version"], head["events"] = row.generation, row.version, row.events
-    head["event_time"], head["source_next"] = row.event_time, row.source_next
-    head["key_head"] = 0 if row.known else 1
-    tail = b"" if reservoir is None else reservoir.tobytes()
-    return head.tobytes() + row.vector.astype("<f4").tobytes() + np.float32(row.optimiser).tobytes() + tail
+    """The bytes of an item row; an item without a vector (``known`` False) has version 0 and a reservoir."""
+    reservoir, origin, vector = row.reservoir, row.origin, row.vector
+    head = _HEAD.pack(
+        FORMAT,
+        ITEM,
+        len(vector),
+        0 if reservoir is None else len(reservoir),
+        0 if origin is None else 1,
+        0,
+        1 if not row.known else 2 if row.folded else 0,
+        0,
+        row.generation,
+        row.version,
+        row.events,
+        row.event_time,
+        row.source_next,
+        row.day,
+        row.count,
+    )
+    parts = [head, vector.astype("<f4", copy=False).tobytes(), _F4.pack(row.optimiser)]
+    if origin is not None:
+        parts += [_F4.pack(row.popularity), origin.astype("<f4", copy=False).tobytes()]
+    if reservoir is not None:
+        parts.append(reservoir.tobytes())
+    return b"".join(parts)
 
 
 def decode_item_row(data: Bytes, *, dimension: int) -> ItemRow:
@@ -322,28 +375,59 @@ def decode_item_row(data: Bytes, *, dimension: int) -> ItemRow:
     fixed = HEAD_BYTES + 4 * dimension + 4
     if len(data) < fixed:
         raise LayoutError(f"an item row is shorter than its {fixed} fixed bytes")
-    head = np.frombuffer(data[:HEAD_BYTES], HEAD)
-    _check_heads(head, ITEM, dimension, 0)
+    form, kind, size, count, origins, epochs, state, _, generation, version, events, at, after, day, taken = (
+        _HEAD.unpack_from(data)
+    )
+    if (form, kind, size, epochs) != (FORMAT, ITEM, dimension, 0):
+        _check_heads(np.frombuffer(data[:HEAD_BYTES], HEAD), ITEM, dimension, 0)
     entry = reservoir_dtype(dimension)
-    count = int(head["entries"][0])
-    if len(data) != fixed + count * entry.itemsize:
+    rest = fixed + origins * (4 + 4 * dimension)
+    if origins > 1 or len(data) != rest + count * entry.itemsize:
         raise LayoutError("an item row's length does not fit its counts")
     return ItemRow(
-        generation=int(head["generation"][0]),
-        version=int(head["version"][0]),
-        events=int(head["events"][0]),
-        event_time=int(head["event_time"][0]),
-        source_next=int(head["source_next"][0]),
-        vector=np.frombuffer(data[HEAD_BYTES : fixed - 4], "<f4").copy(),
-        optimiser=float(np.frombuffer(data[fixed - 4 : fixed], "<f4")[0]),
-        known=int(head["key_head"][0]) == 0,
-        reservoir=np.frombuffer(data[fixed:], entry).copy() if count else None,
+        generation=generation,
+        version=version,
+        events=events,
+        event_time=at,
+        source_next=after,
+        vector=np.frombuffer(data, "<f4", dimension, HEAD_BYTES).copy(),
+        optimiser=_F4.unpack_from(data, fixed - 4)[0],
+        known=state != 1,
+        reservoir=np.frombuffer(data, entry, count, rest).copy() if count else None,
+        folded=state == 2,
+        day=day,
+        count=taken,
+        origin=np.frombuffer(data, "<f4", dimension, fixed + 4).copy() if origins else None,
+        popularity=_F4.unpack_from(data, fixed)[0] if origins else 1.0,
     )
 
 
+def encode_folded(generation: int, count: int) -> bytes:
+    """How many items of a partition a generation has folded in."""
+    head = np.zeros(1, HEAD)
+    head["format"], head["kind"], head["generation"], head["events"] = FORMAT, FOLDED, generation, count
+    return head.tobytes()
+
+
+def decode_folded(data: Bytes | None, generation: int) -> int:
+    """The count of `encode_folded`; 0 where there is none, or another generation's.
+
+    Raises:
+        LayoutError: another format, kind or length.
+    """
+    if data is None:
+        return 0
+    if len(data) != HEAD_BYTES:
+        raise LayoutError(f"a count of folded items has {HEAD_BYTES} bytes, not {len(data)}")
+    head = np.frombuffer(data, HEAD)
+    _check_heads(head, FOLDED, 0, 0)
+    return int(head["events"][0]) if int(head["generation"][0]) == generation else 0
+
+
 @cache
-def signal_dtype(dimension: int) -> np.dtype[Any]:
-    """The item signal's layout for vectors of this dimension."""
+def signal_dtype(dimension: int, *, pair: bool = False) -> np.dtype[Any]:
+    """The item signal's layout for vectors of this dimension; ``pair``: of an item of a pair."""
+    pairs = [("other", "<f4"), ("sign", "<f4")] if pair else []
     return np.dtype(
         [
             ("format", "u1"),
@@ -353,6 +437,7 @@ def signal_dtype(dimension: int) -> np.dtype[Any]:
             ("event_time", "<i8"),
             ("user", "<u8"),
             ("generation", "<u8"),
+            *pairs,
             ("vector", "<f4", (dimension,)),
         ]
     )
@@ -365,33 +450,40 @@ def encode_signals(
     user: npt.NDArray[np.uint64],
     generation: int,
     vector: npt.NDArray[np.float32],
+    pair: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]] | None = None,
 ) -> list[bytes]:
-    """One signal an applied event; confidence, event_time, user: (S,), vector: (S, k)."""
-    dtype = signal_dtype(vector.shape[1])
+    """One signal an applied event; confidence, event_time, user: (S,), vector: (S, k); pair: (other, sign), each (S,).
+
+    One of a pair for its chosen item and one for the drawn one.
+    """
+    dtype = signal_dtype(vector.shape[1], pair=pair is not None)
     out = np.empty(len(vector), dtype)
     out["format"], out["kind"], out["dimension"] = FORMAT, SIGNAL, vector.shape[1]
     out["confidence"], out["event_time"], out["user"] = confidence, event_time, user
     out["generation"], out["vector"] = generation, vector
+    if pair is not None:
+        out["format"] = PAIR_FORMAT
+        out["other"], out["sign"] = pair
     data, size = out.tobytes(), dtype.itemsize
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def decode_signals(values: Sequence[Bytes], *, dimension: int) -> npt.NDArray[Any]:
+def decode_signals(values: Sequence[Bytes], *, dimension: int, pair: bool = False) -> npt.NDArray[Any]:
     """(S,) signals of `signal_dtype`.
 
     Raises:
         LayoutError: another format, kind, dimension or length.
     """
-    dtype = signal_dtype(dimension)
+    dtype, expected = signal_dtype(dimension, pair=pair), PAIR_FORMAT if pair else FORMAT
     if any(len(value) != dtype.itemsize for value in values):
         raise LayoutError(f"a signal is not {dtype.itemsize} bytes long")
     signals = np.frombuffer(b"".join(values), dtype)
     if len(signals) and (
-        (signals["format"] != FORMAT).any()
+        (signals["format"] != expected).any()
         or (signals["kind"] != SIGNAL).any()
         or (signals["dimension"] != dimension).any()
     ):
-        raise LayoutError(f"a signal is not of format {FORMAT} and dimension {dimension}")
+        raise LayoutError(f"a signal is not of format {expected} and dimension {dimension}")
     return signals
 
 

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 INT64_MAX = 2**63 - 1
 
@@ -44,6 +44,9 @@ DAY_MS = 24 * 60 * 60 * 1000
 # A century: so bounded, durations added to any sensible time stay within 64 bits.
 Duration = Annotated[int, Meta(ge=0, le=36_525 * DAY_MS)]
 
+RESERVOIR = 32
+"""Users that an item outside the generation is folded in from, at most."""
+
 
 class Interaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One event, `factors.interactions`, in its normal form: the timestamp is always milliseconds.
@@ -75,7 +78,8 @@ class CatalogueEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One published vector, `factors.user-factors` and `factors.item-factors`.
 
-    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply.
+    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply. An item has a ``basis`` only
+    where the generation does not have it ("history": it was folded in), and ``popularity`` where the policy balances.
     """
 
     id: Id
@@ -92,6 +96,7 @@ class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     basis: Literal["history", "blend", "segment", "average", "popularity"] | None = None
     session: list[float] | None = None
     bias: float | None = None
+    popularity: NotNegative | None = None
 
 
 def _default_weights() -> dict[str, float]:
@@ -129,6 +134,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sgd_rate: NotNegative = 0.01
     sgd_reg: NotNegative = 0.01
     sgd_clip: Positive = 1.0
+    sgd_objective: Literal["pointwise", "bpr"] = "pointwise"
+    sgd_step: Literal["constant", "adagrad"] = "constant"
+    sgd_pull: NotNegative = 0.0
+    sgd_budget: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    sgd_balance: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    # An item is folded in from at most `RESERVOIR` users, so it cannot wait for more.
+    new_item_users: Annotated[int, Meta(ge=1, le=RESERVOIR)] = 3
+    new_items_cap: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 10_000
     suppress_capacity: Capacity = 64
 
     def __post_init__(self) -> None:
@@ -158,6 +171,29 @@ class Artifact(Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, Sha256]
 
 
+class Alignment(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a generation's space was turned towards its parent's (orthogonal Procrustes).
+
+    residual: |V R - W| / |W| over the ``items`` that both have, V this generation's vectors and W the parent's.
+    """
+
+    parent_version: Id
+    items: Count
+    residual: NotNegative
+
+
+class Reference(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the training data were made of, for workers to compare with: drift, and popularity from the start.
+
+    ``event_types``: events of each type; ``popular_items``: positive events of the most popular items, the most
+    popular first; ``item_events``: positive events of all items.
+    """
+
+    event_types: dict[str, Count]
+    popular_items: dict[str, Count]
+    item_events: Count
+
+
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one model generation is and where it came from, `factors.models`, keyed by model version."""
 
@@ -183,9 +219,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parent_version: Id | None = None
     code_version: str
     item_partitions: Annotated[int, Meta(ge=1)] | None = None
+    items_sha256: Sha256 | None = None
+    alignment: Alignment | None = None
+    reference: Reference | UnsetType = UNSET
+    user_gramian: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors of another dimension than the manifest's, and explicit feedback without its mean.
+        """Refuse vectors and a Gramian of another dimension than the manifest's, and explicit feedback without a mean.
 
         Raises:
             ValueError: names the vector, or the field.
@@ -194,6 +234,9 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
+        triangle = self.dimension * (self.dimension + 1) // 2
+        if self.user_gramian is not None and len(self.user_gramian) != triangle:
+            raise ValueError(f"user_gramian: has {len(self.user_gramian)} numbers where a triangle has {triangle}")
         for name, number in {"average_bias": self.average_bias, "global_mean": self.global_mean}.items():
             if (number is not None) != (self.policy.feedback == "explicit"):
                 raise ValueError(f"{name}: belongs to explicit feedback and to no other, got {number!r}")
@@ -212,13 +255,34 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Control(Struct, frozen=True, forbid_unknown_fields=True):
     """One standing command, `factors.control`; the key ``active`` holds the generation that is served.
 
-    ``item_topic`` is the full name of the topic that holds this generation's item vectors.
+    ``item_topic`` is the full name of the topic that holds this generation's item vectors as they were trained.
+    ``generation`` is what rows and signals of this activation are stamped with, in hexadecimal, another one each time
+    that a model is activated; None for the model that was published straight into the topics, which is stamped with
+    its own name. Under the key ``activation:<generation>`` each activation stays on record.
     """
 
     command: Literal["activate"]
     model_version: Id
     at: Millis
     item_topic: Annotated[str, Meta(min_length=1, max_length=249)]
+    generation: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
+
+
+class Retrain(Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker's wish for a new generation, `factors.control`, key ``retrain``.
+
+    ``model_version`` is the generation that the worker serves, ``feature`` what has shifted and ``value`` by how much.
+    """
+
+    command: Literal["retrain"]
+    model_version: Id
+    at: Millis
+    feature: Literal["event_types", "item_popularity", "scores", "loss"]
+    value: float
+
+
+_RATED_ITEMS = {"sgd_objective": "pointwise", "sgd_step": "constant", "sgd_pull": 0, "sgd_budget": 0, "sgd_balance": 0}
+"""What ratings move an item by is plain SGD: these have no other value there."""
 
 
 def policy_mistakes(values: dict[str, Any]) -> list[str]:
@@ -230,6 +294,9 @@ def policy_mistakes(values: dict[str, Any]) -> list[str]:
             mistakes += _weight_mistakes(value)
         elif not _fits(value, types[name]):
             mistakes.append(f"policy.{name}: must be {_allowed(types[name])}, got {value!r}")
+        elif values.get("feedback") == "explicit" and value != _RATED_ITEMS.get(name, value):
+            wanted = f"{_RATED_ITEMS[name]} where policy.feedback is explicit"
+            mistakes.append(f"policy.{name}: must be {wanted}, got {value!r}")
     return mistakes
 
 

@@ -10,13 +10,15 @@ PREFIX: Final = "factors."
 class Topic:
     """One topic of the contract.
 
-    ``value`` is the schema file of a JSON value or of a dead letter's headers, or ``layouts.py`` for bytes.
+    ``value`` is the schema file of a JSON value or of a dead letter's headers, or ``layouts.py`` for bytes;
+    ``others`` are the schema files of other keys.
     """
 
     name: str
     key: str
     cleanup: Literal["delete", "compact"]
     value: str
+    others: tuple[str, ...] = ()
 
 
 TOPICS: Final = (
@@ -26,7 +28,7 @@ TOPICS: Final = (
     Topic("dead-letters", "as it came", "delete", "dead-letter.v1.json"),
     Topic("items", "item_id", "compact", "item.v1.json"),
     Topic("models", "model_version", "compact", "manifest.v1.json"),
-    Topic("control", "active", "compact", "control.v1.json"),
+    Topic("control", "active", "compact", "control.v1.json", ("retrain.v1.json",)),
     Topic("item-signals", "item_id", "delete", "layouts.py"),
     Topic("user-state", "user_id", "compact", "layouts.py"),
     Topic("item-state", "item_id", "compact", "layouts.py"),

@@ -13,7 +13,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
@@ -25,23 +25,24 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from threadpoolctl import threadpool_limits
 
 from streamer.engine import lenient
+from streamer.engine.ask import asking
 from streamer.engine.changelog import ChangelogMismatch
 from streamer.engine.ending import stop_consumer
-from streamer.engine.follow import Follower, partition_counts
+from streamer.engine.follow import partition_counts
 from streamer.engine.group import Group
 from streamer.engine.lanes import Lanes
 from streamer.engine.models import ActiveModel, Models
 from streamer.engine.partition import Role
 from streamer.engine.pulse import feel
-from streamer.engine.replica import ItemReplica
+from streamer.engine.renewal import Pace
 from streamer.engine.store import StoreMemory
 from streamer.errors import BrokerError, DataError, FactorsError
-from streamer.events.read import Reader
+from streamer.generations import Generations
+from streamer.serving import Loader, Serving
 from streamer.settings import Settings, aiokafka_options
 from streamer.steps.compiled import warm
-from streamer.steps.item import ItemStep, ItemTopics
-from streamer.steps.items import Items
-from streamer.steps.user import UserStep, UserTopics
+from streamer.steps.effects import Step
+from streamer.steps.horizon import Horizon
 from streamer.telemetry.observer import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ class Worker:
         lenient.SALVAGED.update((settings.topic("interactions"), settings.topic("items")))
         self._telemetry = Telemetry(settings, self._roles)
         self._stop = asyncio.Event()
-        self._model: ActiveModel | None = None
+        self._pace = Pace(settings.engine.renew_per_second)
 
     async def run(self) -> None:
         """Start, serve, stop."""
@@ -119,19 +120,23 @@ class Worker:
         active = await self._wait_for_model(models)
         if active is None:
             return
-        self._model = active
-        items, followers = await stack.enter_async_context(self._following_items(active))
-        if not await self._compile():
+        horizon = Horizon()
+        loader = Loader(self._settings, self._client, self._lanes.maths, self._partitions, horizon)
+        generations = Generations(models, loader, horizon, self._roles, self._telemetry)
+        stack.push_async_callback(generations.stop)
+        serving = await generations.first(active)
+        if not await self._compile(serving):
             return
         memory = StoreMemory.of(self._settings.state.cache_mb)
         groups = []
-        for name in self._roles:
-            group = self._group(name, active, items, memory)
+        for name, step in generations.steps(serving).items():
+            group = self._group(name, serving, step, memory)
             groups.append(await stack.enter_async_context(_running(group)))
             self._telemetry.watch(group.assignments.lags, group.assignments.rows)
         _settle_garbage()
         await stack.enter_async_context(self._feeling_the_broker())
-        await self._serve(models, active, [*followers, *models.followers], groups)
+        await stack.enter_async_context(self._asking_for_retrains())
+        await self._serve(models, generations, groups)
 
     def _told_to_stop(self, loop: asyncio.AbstractEventLoop) -> None:
         _end_in_time()
@@ -191,48 +196,16 @@ class Worker:
                 return None
         return active
 
-    @asynccontextmanager
-    async def _following_items(self, active: ActiveModel) -> AsyncIterator[tuple[Items, list[Follower]]]:
-        manifest = active.manifest
-        items = Items(
-            dimension=manifest.width,
-            ridge=manifest.policy.ridge,
-            item_key=bytes.fromhex(manifest.item_key),
-            partitions=self._partitions["item-factors"],
-        )
-        replica = ItemReplica(items, manifest.model_version)
-        followers = [
-            Follower(active.item_topic, self._client, replica.factors, self._lanes.maths),
-            Follower(self._settings.topic("items"), self._client, replica.catalogue, self._lanes.maths),
-        ]
-        try:
-            try:
-                for follower in followers:
-                    await follower.start(self._telemetry.loading_items)
-            except LookupError as problem:
-                raise BrokerError(f"the topic {problem} of the active model does not exist") from problem
-            if not items.space.size:
-                raise DataError(
-                    f"{active.item_topic} holds no item vector of the active model {manifest.model_version}; "
-                    "publish it again with `python -m bootstrap publish`"
-                )
-            await self._lanes.maths.run(items.settle)
-            log.info("items_loaded", items=items.space.size, model_version=manifest.model_version)
-            self._telemetry.model(manifest, items, lambda: followers[0].lag)
-            yield items, followers
-        finally:
-            for follower in followers:
-                await follower.stop()
-
-    async def _compile(self) -> bool:
+    async def _compile(self, serving: Serving) -> bool:
         """Have the compiled user step ready before anything is consumed; false if the worker is stopped meanwhile."""
-        rated = self._model is not None and self._model.manifest.policy.feedback == "explicit"
+        # No other feedback can follow: `Loader` refuses it.
+        rated = serving.active.manifest.policy.feedback == "explicit"
         if "users" not in self._roles or self._settings.engine.solver != "cg" or rated:
             return True
         self._telemetry.waiting("compiling the user step, which takes up to a minute the first time")
         done = await self._unless_stopped(asyncio.to_thread(warm))
-        if done and self._model is not None:
-            self._telemetry.health.model(self._model.manifest.model_version)
+        if done:
+            self._telemetry.health.model(serving.version)
         return done
 
     @asynccontextmanager
@@ -247,7 +220,17 @@ class Worker:
             pulse.cancel()
             await asyncio.gather(pulse, return_exceptions=True)
 
-    def _group(self, name: str, active: ActiveModel, items: Items, memory: StoreMemory) -> Group:
+    @asynccontextmanager
+    async def _asking_for_retrains(self) -> AsyncIterator[None]:
+        """Send what the judge wishes to the control topic, where that is wanted."""
+        if self._telemetry.quality is None or not self._settings.quality.ask_for_retrain:
+            yield
+            return
+        async with asking(self._settings.topic("control"), self._client) as ask:
+            self._telemetry.quality.ask = ask
+            yield
+
+    def _group(self, name: str, serving: Serving, step: Step, memory: StoreMemory) -> Group:
         settings, topic, engine = self._settings, self._settings.topic, self._settings.engine
         group = f"{engine.app_id}-{name}"
         role = Role(
@@ -255,7 +238,7 @@ class Worker:
             group=group,
             source=topic(_SOURCES[name]),
             changelog=topic(_CHANGELOGS[name]),
-            step=self._user_step(active, items) if name == "users" else self._item_step(active, items),
+            step=step,
             lanes=self._lanes,
             store_root=settings.state.dir / group,
             memory=memory,
@@ -263,7 +246,8 @@ class Worker:
             transaction_timeout_ms=engine.transaction_timeout_ms,
             max_batch_events=engine.max_batch_events,
             max_pending_events=engine.max_pending_events,
-            first_offsets=_first_offsets(active) if name == "users" else {},
+            first_offsets=_first_offsets(serving.active) if name == "users" else {},
+            pace=self._pace,
             fenced_pause_seconds=engine.session_timeout_ms / 2000,
         )
         servers = self._client["bootstrap_servers"]
@@ -274,49 +258,14 @@ class Worker:
             settings=_faust_settings(settings, self._client),
         )
 
-    def _user_step(self, active: ActiveModel, items: Items) -> UserStep:
-        settings, topic = self._settings, self._settings.topic
-        return UserStep(
-            active.manifest,
-            items,
-            UserTopics(
-                topic("interactions"),
-                topic("user-factors"),
-                topic("item-signals"),
-                topic("dead-letters"),
-                self._partitions["interactions"],
-            ),
-            Reader(
-                active.manifest.policy,
-                tenant=settings.events.tenant,
-                max_bytes=settings.events.max_bytes,
-                invalid_items=items.invalid,
-            ),
-            solver=settings.engine.solver,
-            tolerance=settings.engine.tolerance,
-            encoding=settings.factors.encoding,
-            source=f"{settings.engine.app_id}-users",
-        )
-
-    def _item_step(self, active: ActiveModel, items: Items) -> ItemStep:
-        return ItemStep(
-            active.manifest,
-            items,
-            ItemTopics(self._settings.topic("item-signals"), active.item_topic),
-            encoding=self._settings.factors.encoding,
-            source=f"{self._settings.engine.app_id}-items",
-        )
-
     # --- serve --------------------------------------------------------------------------------------------------
 
-    async def _serve(
-        self, models: Models, active: ActiveModel, followers: Iterable[Follower], groups: list[Group]
-    ) -> None:
+    async def _serve(self, models: Models, generations: Generations, groups: list[Group]) -> None:
         """Until a signal, or something that can't go on."""
         waits: dict[asyncio.Future[Any], str] = {asyncio.ensure_future(self._stop.wait()): "stop"}
         waits |= {group.failed: f"the {group.role.name} role" for group in groups}
-        waits |= {follower.task: f"following {follower.topic}" for follower in followers if follower.task}
-        waits[asyncio.ensure_future(self._watch_model(models, active))] = "following the model"
+        waits |= {follower.task: f"following {follower.topic}" for follower in models.followers if follower.task}
+        waits[asyncio.ensure_future(generations.follow(groups))] = "following the model"
         done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         self._telemetry.stopping()
         for future in done:
@@ -326,16 +275,6 @@ class Worker:
             problem = future.exception() or future.result()
             log.error("stopping", reason=waits[future], problem=str(problem) or repr(problem))
             raise _as_factors_error(waits[future], problem)
-
-    async def _watch_model(self, models: Models, active: ActiveModel) -> None:
-        """Say when another generation becomes active; workers take it up at their next start."""
-        announced = active.manifest.model_version
-        while True:
-            await models.changed()
-            now = models.now()
-            if now is not None and now.manifest.model_version != announced:
-                announced = now.manifest.model_version
-                log.warning("another_model_is_active", serving=active.manifest.model_version, active=announced)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> bool:
         """Await ``work``; false if the worker is told to stop first."""

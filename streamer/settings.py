@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.records import Policy
@@ -36,6 +36,8 @@ ServiceName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="1 to 100 letters, digits, dots, _ and -")
 ]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+UpToOne = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -45,9 +47,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_number_is_a_boolean(cls, value: object) -> object:
+    def _no_number_is_a_boolean(cls, value: object, info: ValidationInfo) -> object:
         # Python counts true as 1; in a file it is a slip.
-        if isinstance(value, bool):
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             raise PydanticCustomError("boolean", "a boolean")
         return value
 
@@ -111,6 +113,7 @@ class Engine(Section):
     max_batch_events: Positive = 2_048
     max_pending_events: Positive = 8_192
     concurrent_batches: Positive = 3
+    renew_per_second: Positive = 5_000
     solver: Literal["cg", "cholesky"] = "cg"
     tolerance: Annotated[float, Field(gt=0, le=1e-2, allow_inf_nan=False)] = 1e-6
 
@@ -149,6 +152,20 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class Quality(Section):
+    """How the users role judges the factors on the events that come in, and when it says that something has shifted."""
+
+    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    per_second: Positive = 50
+    cpu: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.05
+    k: Annotated[int, Field(ge=1, le=1_000)] = 10
+    window: Annotated[int, Field(ge=10, le=1_000_000)] = 1_000
+    psi_bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
+    patience: Annotated[int, Field(ge=1, le=1_000)] = 3
+    false_alarms: Share = 0.002
+    ask_for_retrain: bool = False
+
+
 class Factors(Section):
     """How vectors are published: JSON, or raw little-endian float32 with the rest in headers."""
 
@@ -178,19 +195,40 @@ class Bootstrap(Section):
     time_bins: Annotated[int, Field(ge=1, le=1_000)] = 1
     negative_popularity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     threads: Annotated[int, Field(ge=0, le=1_024)] = 0
+    spark_master: Annotated[str, Field(min_length=1)] = "local[*]"
+    content: bool = False
+    content_ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    segment_by: Annotated[str, Field(max_length=256)] = ""
+    windows: Annotated[int, Field(ge=1, le=1_000)] = 20
     artifacts: Annotated[str, Field(min_length=1)] = "artifacts"
 
 
 class Gates(Section):
     """What a model must reach before it is published; see `bootstrap.gates`."""
 
-    recall_over_popularity: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    rmse_over_biases: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    min_recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    min_ndcg: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    min_coverage: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    max_top_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    min_new_users_recall: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    recall_over_popularity: NotNegative = 1.0
+    rmse_over_biases: NotNegative = 1.0
+    recall_over_active: NotNegative = 0.8
+    min_recall: UpToOne = 0.0
+    min_ndcg: UpToOne = 0.0
+    min_map: UpToOne = 0.0
+    min_hit_rate: UpToOne = 0.0
+    min_new_users_recall: UpToOne = 0.0
+    min_new_items_recall: UpToOne = 0.0
+    min_window_recall: UpToOne = 0.0
+    min_segment_recall: UpToOne = 0.0
+    min_coverage: UpToOne = 0.0
+    min_novelty: NotNegative = 0.0
+    max_top_share: UpToOne = 1.0
+    max_gini: UpToOne = 1.0
+    max_suppressed_share: UpToOne = 1.0
+    max_withdrawn_share: UpToOne = 0.0
+    min_known_item_events: UpToOne = 0.0
+    min_known_user_events: UpToOne = 0.0
+    min_user_coverage: UpToOne = 0.0
+    min_item_coverage: UpToOne = 0.0
+    min_ann_recall: UpToOne = 0.0
+    min_median_norm: NotNegative = 0.0
     max_parity_error: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
     min_users: Positive = 1
     min_items: Positive = 1
@@ -210,6 +248,7 @@ class Settings(Section):
     http: Http = Http()
     log: Log = Log()
     factors: Factors = Factors()
+    quality: Quality = Quality()
     bootstrap: Bootstrap = Bootstrap()
     gates: Gates = Gates()
 

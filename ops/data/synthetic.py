@@ -1,8 +1,8 @@
 """A made-up film shop with known taste: planted factors, skewed popularity, drifting users, sessions.
 
 A user's taste moves on a line from one random direction to another over the whole time; an item is chosen in
-a session with probability proportional to exp(sharpness * taste.item + popularity). The same shape and seed
-give the same bytes.
+a session with probability proportional to exp(sharpness * taste.item + popularity). Items may move in the same way, and
+some may appear only on the way. The same shape and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Shape:
     sharpness: float = 8.0  # how much taste decides, against popularity
     skew: float = 0.6  # standard deviation of the log of item popularity and of user activity
     drift: float = 0.3  # share of the way that a taste moves to its second direction
+    item_drift: float = 0.0  # the same for what an item is
+    newcomers: float = 0.0  # share of the items that appear only later, at any time but the first fifth
     session: float = 8.0  # mean events a session
     days: int = 60
     end_ms: int = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -59,15 +61,17 @@ class Shape:
 class Planted:
     """The truth behind the events.
 
-    taste_first, taste_last: (users, k); items: (items, k); popularity: (items,); genres: (items, 2), the
-    nearest first.
+    taste_first, taste_last: (users, k); items, items_last: (items, k); popularity: (items,); genres: (items, 2), the
+    nearest first; appears: (items,) when, as a share of the whole time.
     """
 
     taste_first: F64
     taste_last: F64
     items: F64
+    items_last: F64
     popularity: F64
     genres: npt.NDArray[np.intp]
+    appears: F64
 
 
 def load(seed: int = 0, shape: Shape | None = None, note: str = "") -> Dataset:
@@ -87,7 +91,11 @@ def plant(seed: int, shape: Shape) -> Planted:
     second = _unit(draw.standard_normal((shape.users, shape.factors)))
     last = _unit((1 - shape.drift) * first + shape.drift * second)
     nearest = np.argsort(-(items @ centres.T), axis=1, kind="stable")[:, :2]
-    return Planted(first, last, items, shape.skew * draw.standard_normal(shape.items), nearest)
+    popularity = shape.skew * draw.standard_normal(shape.items)
+    late = np.random.default_rng([seed, 2])
+    moved = _unit((1 - shape.item_drift) * items + shape.item_drift * _unit(late.standard_normal(items.shape)))
+    appears = np.where(late.random(shape.items) < shape.newcomers, late.uniform(0.2, 1.0, shape.items), 0.0)
+    return Planted(first, last, items, moved if shape.item_drift else items, popularity, nearest, appears)
 
 
 def _unit(rows: F64) -> F64:
@@ -138,9 +146,14 @@ def _session(
 ) -> list[int]:
     """``length`` items new to this user, by the Gumbel trick: the top of logit + noise is a sample."""
     taste = (1 - moment) * planted.taste_first[user] + moment * planted.taste_last[user]
-    logits = shape.sharpness * (planted.items @ taste) + planted.popularity + draw.gumbel(size=shape.items)
+    items = planted.items
+    if shape.item_drift:
+        items = (1 - moment) * planted.items + moment * planted.items_last
+    logits = shape.sharpness * (items @ taste) + planted.popularity + draw.gumbel(size=shape.items)
     logits[list(seen)] = -np.inf
-    order: list[int] = np.argsort(-logits, kind="stable")[: min(length, shape.items - len(seen))].tolist()
+    logits[planted.appears > moment] = -np.inf
+    there = int(np.count_nonzero(np.isfinite(logits)))
+    order: list[int] = np.argsort(-logits, kind="stable")[: min(length, there)].tolist()
     seen.update(order)
     return order
 

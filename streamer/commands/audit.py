@@ -93,12 +93,13 @@ def _audit(settings: Settings, sample: int) -> Audit:
     from streamer.settings import kafka_python_options
 
     with consuming(settings) as consumer:
-        manifest, item_topic = generations(consumer, settings).served()
+        known = generations(consumer, settings)
+        manifest, _ = known.served()
         # Rows first: what is committed while the vectors are read makes them newer, never older, than the rows.
         with Progress("rows read") as progress:
             rows = read_user_rows(consumer, settings, progress.advance)
         with Progress("items read") as progress:
-            side = load_items(consumer, manifest, item_topic, progress.advance)
+            side = load_items(consumer, settings, known, progress.advance)
     options = kafka_python_options(settings)
     servers = settings.kafka.bootstrap_servers
     with FactorReader(servers, settings.kafka.prefix, "user", options=options) as reader:
@@ -110,7 +111,8 @@ def _audit(settings: Settings, sample: int) -> Audit:
     with Progress("users solved", len(rows)) as progress:
         for chunk in chunks(rows):
             batch = rows_of(manifest, side, [row for _, row in chunk])
-            _compare([key.decode("utf-8", "replace") for key, _ in chunk], batch, manifest, side, published, found)
+            users = [key.decode("utf-8", "replace") for key, _ in chunk]
+            _compare(users, batch, manifest, known.number, side, published, found)
             progress.advance(len(chunk))
     return found
 
@@ -119,13 +121,12 @@ def _compare(
     users: list[str],
     rows: UserRows,
     manifest: Manifest,
+    number: int,
     side: Any,
     published: Mapping[str, Any],
     found: Audit,
 ) -> None:
-    from streamer.events.hashes import generation_id
-
-    generation = np.uint64(generation_id(manifest.model_version))
+    generation = np.uint64(number)
     standing = (rows.epochs > side.moved).all(axis=1)
     for at, user in enumerate(users):
         if rows.head["generation"][at] != generation:

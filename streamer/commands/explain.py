@@ -52,14 +52,15 @@ def user(
 
     settings = settings_of(config)
     with consuming(settings) as consumer:
-        manifest, item_topic = generations(consumer, settings).served()
+        known = generations(consumer, settings)
+        manifest, _ = known.served()
         record = newest_of(consumer, settings.topic("user-state"), user_id)
         if record is None:
             raise CheckFailed(f"user {user_id} has no row: no event of theirs had an effect, or they were erased.")
-        side = load_items(consumer, manifest, item_topic)
+        side = load_items(consumer, settings, known)
         titles = titles_of(consumer, settings)
     rows = rows_of(manifest, side, [record.value])
-    facts = _facts(user_id, rows, manifest, side, titles, top)
+    facts = _facts(user_id, rows, manifest, known.number, side, titles, top)
     dump(facts) if as_json else _show(facts, manifest.policy)
 
 
@@ -109,10 +110,9 @@ def explain_ratings(
 
 
 def _facts(
-    user_id: str, rows: UserRows, manifest: Manifest, side: Any, titles: dict[str, str], top: int
+    user_id: str, rows: UserRows, manifest: Manifest, number: int, side: Any, titles: dict[str, str], top: int
 ) -> dict[str, Any]:
     from streamer.commands.generation import history_of
-    from streamer.events.hashes import generation_id
 
     history = history_of(rows, 0, manifest, side.items)
     space, head = side.items.space, rows.head[0]
@@ -147,7 +147,7 @@ def _facts(
     ]
     entries.sort(key=lambda entry: -abs(float(str(entry["adds"]))))
     stored = rows.vector[0].astype(np.float64)
-    same = int(head["generation"]) == generation_id(manifest.model_version)
+    same = int(head["generation"]) == number
     length = float(np.linalg.norm(made.vector))
     apart = float(np.linalg.norm(stored - made.vector)) / length if same and length else None
     return {

@@ -7,19 +7,21 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 
+from schemas.commands import ACTIVE_KEY
+from schemas.cuts import GENERATION_KEY
 from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_user_rows
 from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
+from streamer.events.hashes import generation_id
 from streamer.factors.explicit import weights_now
 from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
 from streamer.steps.items import Items
 
-ACTIVE_KEY = b"active"
 _CHUNK = 2_000
 
 
@@ -42,6 +44,14 @@ class Generations:
         if manifest is None:
             raise CheckFailed(f"{self.active.model_version} is active, but its manifest is not in the models topic.")
         return manifest, self.active.item_topic
+
+    @property
+    def number(self) -> int:
+        """What rows and signals of the active generation are stamped with."""
+        assert self.active is not None
+        if self.active.generation is None:
+            return generation_id(self.active.model_version)
+        return int(self.active.generation, 16)
 
 
 def generations(consumer: KafkaConsumer, settings: Settings) -> Generations:
@@ -82,23 +92,46 @@ class ItemSide:
 
 
 def load_items(
-    consumer: KafkaConsumer, manifest: Manifest, topic: str, advance: Callable[[int], None] = lambda _: None
+    consumer: KafkaConsumer,
+    settings: Settings,
+    known: Generations,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> ItemSide:
-    """Read a generation's item vectors.
+    """Read the active generation's item vectors: as they were trained, and as the stream moved them since.
 
     Raises:
-        BrokerError: the topic is missing.
-        DataError: it holds none of this generation.
+        BrokerError: a topic is missing.
+        DataError: there is none of this generation.
     """
-    places = places_of(consumer, topic)
+    manifest, base = known.served()
+    common = places_of(consumer, settings.topic("item-factors"))
     items = Items(
         dimension=manifest.width,
         ridge=manifest.policy.ridge,
         item_key=bytes.fromhex(manifest.item_key),
-        partitions=len(places),
+        partitions=len(common),
     )
-    moved = np.full(len(places), -1, np.int64)
+    moved = np.full(len(common), -1, np.int64)
     newest: dict[str, Factor] = {}
+    if base != settings.topic("item-factors"):
+        _newest(consumer, places_of(consumer, base), manifest, newest, np.zeros(len(common), np.int64), advance)
+    _newest(consumer, common, manifest, newest, moved, advance)
+    _take(items, list(newest.values()))
+    if not items.space.size:
+        raise DataError(f"{base} holds no item vector of the active model {manifest.model_version}.")
+    items.settle()
+    return ItemSide(items, moved)
+
+
+def _newest(
+    consumer: KafkaConsumer,
+    places: list[TopicPartition],
+    manifest: Manifest,
+    newest: dict[str, Factor],
+    moved: npt.NDArray[np.int64],
+    advance: Callable[[int], None],
+) -> None:
+    """Put each item's newest record of the generation into ``newest``, and where vectors changed into ``moved``."""
     for record in read_to_end(consumer, places, advance):
         # An erased item keeps its last vector until the next generation, as in the workers.
         factor = decode_factor(record, "item")
@@ -110,11 +143,6 @@ def load_items(
         if before is None or before.vector is None or not np.array_equal(before.row, factor.row):
             moved[record.partition] = record.offset
         newest[factor.id] = factor
-    _take(items, list(newest.values()))
-    if not items.space.size:
-        raise DataError(f"{topic} holds no item vector of the active model {manifest.model_version}.")
-    items.settle()
-    return ItemSide(items, moved)
 
 
 def _take(items: Items, factors: list[Factor]) -> None:
@@ -143,7 +171,7 @@ def read_user_rows(
     """The newest row of every user."""
     rows: dict[bytes, bytes] = {}
     for record in read_to_end(consumer, places_of(consumer, settings.topic("user-state")), advance):
-        if record.key == MARKER_KEY or record.key is None:
+        if record.key in (None, MARKER_KEY, GENERATION_KEY):
             continue
         if record.value is None:
             rows.pop(record.key, None)

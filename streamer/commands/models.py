@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from schemas.records import Control, Manifest
+from schemas.records import Manifest
 from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
 from streamer.errors import CheckFailed
 from streamer.settings import Settings
@@ -62,14 +61,14 @@ def activate(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a published generation the one that is served; workers take it up at their next start."""
+    """Make a published generation the one that is served: running workers load it and cut over."""
     settings = settings_of(config)
     _activate(settings, lambda known: model_version, as_json=as_json)
 
 
 @app.command()
 def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Activate the parent of the active generation; workers take it up at their next start."""
+    """Activate the parent of the active generation, from its trained vectors and the kept histories."""
     settings = settings_of(config)
 
     def parent(known: "Generations") -> str:
@@ -83,7 +82,8 @@ def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> Non
 
 def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_json: bool) -> None:
     from streamer.commands.cluster import consuming, producing
-    from streamer.commands.generation import ACTIVE_KEY, generations
+    from streamer.commands.generation import generations
+    from streamer.events.activation import activation
 
     with consuming(settings) as consumer:
         known = generations(consumer, settings)
@@ -94,19 +94,26 @@ def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_
             raise CheckFailed(f"{version} is not in {settings.topic('models')}; published are: {names}.")
         if known.active is not None and known.active.model_version == version:
             raise CheckFailed(f"{version} is active already.")
-        item_topic = _item_topic(consumer, settings, manifest)
-    command = Control("activate", version, time.time_ns() // 1_000_000, item_topic)
+        served = known.manifests.get(known.active.model_version) if known.active else None
+        if served is not None and served.policy.feedback != manifest.policy.feedback:
+            raise CheckFailed(
+                f"{version} is of {manifest.policy.feedback} feedback, the active {served.model_version} of "
+                f"{served.policy.feedback}: the kept histories mean something else."
+            )
+        item_topic = _item_topic(consumer, settings, manifest, known)
+    at = time.time_ns() // 1_000_000
     with producing(settings) as producer:
-        producer.send(settings.topic("control"), ACTIVE_KEY, msgspec.json.encode(command))
+        for key, command in activation(version, at, item_topic, settings.topic("item-factors")):
+            producer.send(settings.topic("control"), key, command)
     before = known.active.model_version if known.active else None
     if as_json:
         dump({"active": version, "before": before, "item_topic": item_topic})
     else:
-        say(f"{version} is active, {before or 'nothing'} was. Running workers take it up when they are restarted.")
+        say(f"{version} is active, {before or 'nothing'} was. Running workers load it and cut over; /info says when.")
 
 
-def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifest) -> str:
-    """The topic with this generation's item vectors: its own while it waits or is being left, else the common one.
+def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifest, known: "Generations") -> str:
+    """The topic with this generation's item vectors as they were trained: its own, or for a first one the common one.
 
     Raises:
         CheckFailed: none holds any; a worker that served it would stop at once.
@@ -115,8 +122,11 @@ def _item_topic(consumer: "KafkaConsumer", settings: Settings, manifest: Manifes
     from streamer.reader import decode_factor
 
     common = settings.topic("item-factors")
+    # Once another generation was served, the common topic holds what the stream made, of a generation or of two.
+    untouched = known.active is None or known.active.item_topic == common
+    candidates = [f"{common}.{manifest.model_version}", *([common] if untouched else [])]
     present = consumer.topics()
-    for topic in (f"{common}.{manifest.model_version}", common):
+    for topic in candidates:
         if topic not in present:
             continue
         for record in read_to_end(consumer, places_of(consumer, topic)):

@@ -70,14 +70,11 @@ def _watch(
 def _revisions(settings: Settings, kind: Literal["user", "item"], entity: str, seconds: float) -> Iterator[Factor]:
     """The newest revision, then each further one."""
     from streamer.commands.cluster import consuming, place_of, read_to_end
-    from streamer.commands.generation import generations
     from streamer.reader import decode_factor
 
     key = entity.encode()
     with consuming(settings) as consumer:
         topic = settings.topic(f"{kind}-factors")
-        if kind == "item" and (active := generations(consumer, settings).active) is not None:
-            topic = active.item_topic
         place = place_of(consumer, topic, entity)
         newest, version = None, 0
         for record in read_to_end(consumer, [place]):

@@ -18,6 +18,7 @@ from faust.types import TP
 
 from streamer.engine.partition import Observer, Partition, Role
 from streamer.engine.transport import MicroBatchConsumer, Span
+from streamer.steps.effects import Step
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,7 @@ class Assignments:
         self.role = role
         self.partitions: dict[TP, Partition] = {}
         self._source, self._observer, self._fail = source, observer, fail
+        self._step = role.step
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._generation = -1
@@ -154,10 +156,20 @@ class Assignments:
 
     async def _open(self, tp: TP) -> None:
         partition = Partition(
-            TopicPartition(tp.topic, tp.partition), self.role, self._source, self._observer, self._fail
+            TopicPartition(tp.topic, tp.partition), self.role, self._source, self._observer, self._fail, self._step
         )
         self.partitions[tp] = partition
         partition.open()
+
+    def switch(self, step: Step) -> None:
+        """Serve another generation: each partition cuts over at the end of its batch in flight."""
+        self._step = step
+        for partition in self.partitions.values():
+            partition.switch(step)
+
+    def at(self, generation: int) -> bool:
+        """Has every partition held here cut over to this generation?"""
+        return all(partition.at == generation for partition in self.partitions.values())
 
     def lags(self) -> Iterator[tuple[str, int, int]]:
         """(topic, partition, records not yet processed) of every ready partition whose end is known."""

@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from schemas.cuts import GENERATION_KEY, decode_cut
 from schemas.layouts import MARKER_KEY, decode_marker
 from streamer.engine.ending import stop_consumer
 from streamer.engine.store import Store
@@ -80,14 +81,17 @@ async def _read_until(
     while position < end:
         records = (await consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_META_ROWS)).get(tp, [])
         rows: list[tuple[bytes, bytes | None]] = []
+        cut = None
         for record in records:
             if record.key == MARKER_KEY:
                 marker = decode_marker(record.value)
+            elif record.key == GENERATION_KEY:
+                cut = decode_cut(record.value)
             else:
                 rows.append((record.key, record.value))
         # The position also passes markers and aborted records, which no record shows.
         position = await consumer.position(tp)
-        store.write(rows, position, marker)
+        store.write(rows, position, marker, cut)
         applied += len(rows)
         progress((position - first) / (end - first))
     return Replayed(applied, marker)

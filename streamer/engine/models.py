@@ -10,22 +10,24 @@ from typing import Any
 import msgspec
 import structlog
 
+from schemas.commands import ACTIVATION_KEY, ACTIVE_KEY
 from schemas.records import Control, Manifest
 from streamer.engine.follow import Follower
+from streamer.events.hashes import generation_id
 
 log = structlog.get_logger(__name__)
 
-ACTIVE_KEY = b"active"
 _MANIFEST = msgspec.json.Decoder(Manifest)
 _CONTROL = msgspec.json.Decoder(Control)
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
-    """The generation to serve and the topic that holds its item vectors."""
+    """The generation to serve, the topic that holds its item vectors, and what rows and signals are stamped with."""
 
     manifest: Manifest
     item_topic: str
+    generation: int
 
 
 class Models:
@@ -34,6 +36,7 @@ class Models:
     def __init__(self, models_topic: str, control_topic: str, options: Mapping[str, Any]) -> None:
         self._manifests: dict[str, Manifest] = {}
         self._command: Control | None = None
+        self._activations: dict[int, Control] = {}
         self._changed = asyncio.Event()
         self.followers = [
             Follower(models_topic, options, self._on_models),
@@ -58,7 +61,15 @@ class Models:
         """The generation that the newest command activates, None where there is none or its manifest is missing."""
         command = self._command
         manifest = self._manifests.get(command.model_version) if command else None
-        return ActiveModel(manifest, command.item_topic) if command and manifest else None
+        return ActiveModel(manifest, command.item_topic, _number(command)) if command and manifest else None
+
+    def generations(self) -> dict[int, Manifest]:
+        """What every generation that rows and signals may be stamped with was made of."""
+        known = {generation_id(version): manifest for version, manifest in self._manifests.items()}
+        for number, command in self._activations.items():
+            if command.model_version in self._manifests:
+                known[number] = self._manifests[command.model_version]
+        return known
 
     async def changed(self) -> None:
         """Wait for the next record of either topic."""
@@ -79,10 +90,20 @@ class Models:
 
     def _on_control(self, partition: int, records: Sequence[Any], position: int) -> None:
         for record in records:
-            if record.key != ACTIVE_KEY:
+            key = record.key or b""
+            if key != ACTIVE_KEY and not key.startswith(ACTIVATION_KEY):
                 continue
             try:
-                self._command = _CONTROL.decode(record.value) if record.value is not None else None
+                command = _CONTROL.decode(record.value) if record.value is not None else None
             except (msgspec.DecodeError, ValueError) as problem:
                 log.error("command_refused", offset=record.offset, problem=str(problem))
+                continue
+            if key == ACTIVE_KEY:
+                self._command = command
+            elif command is not None:
+                self._activations[_number(command)] = command
         self._changed.set()
+
+
+def _number(command: Control) -> int:
+    return generation_id(command.model_version) if command.generation is None else int(command.generation, 16)

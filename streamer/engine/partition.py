@@ -11,6 +11,7 @@ demands, without a timer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,9 +24,11 @@ import structlog
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
+from schemas.cuts import GENERATION_KEY, Cut, encode_cut
 from schemas.layouts import MARKER_KEY, encode_marker
 from streamer.engine.changelog import ChangelogMismatch, StoreAhead, replay
 from streamer.engine.lanes import Lanes
+from streamer.engine.renewal import Pace, Renewal
 from streamer.engine.store import Store, StoreDamaged, StoreMemory, StoreUnwritable, quarantine, wipe
 from streamer.engine.transaction import Fenced, OutcomeUnknown, PartitionProducer, TransactionFailed
 from streamer.engine.transport import Span
@@ -40,11 +43,13 @@ _RETRY_SECONDS = 0.2
 _STORE_RETRY_SECONDS = 1.0
 _SAME_GAPS = 3
 _DAMAGES = 3
+_AHEAD_SECONDS = 10.0
+_AHEAD_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What distinguishes users from items for the engine."""
+    """What distinguishes users from items for the engine; ``step``: of the generation that is served at the start."""
 
     name: str
     group: str
@@ -59,6 +64,7 @@ class Role:
     max_batch_events: int
     max_pending_events: int
     first_offsets: Mapping[int, int]
+    pace: Pace
     fenced_pause_seconds: float = 2.0
 
 
@@ -69,6 +75,7 @@ class Committed:
     effects: Effects
     changelog_end: int
     seconds: dict[str, float]
+    cut: Cut | None = None
 
 
 class Source(Protocol):
@@ -102,9 +109,19 @@ class Observer(Protocol):
     def batch(self, role: str, records: list[Any], effects: Effects, seconds: Mapping[str, float]) -> None:
         """A batch is committed and stored; seconds by stage."""
 
+    def renewed(self, role: str, rows: int) -> None:
+        """Rows were brought into the generation that is served."""
+
+    def settled(self, role: str, partition: int, *, settled: bool) -> None:
+        """Are all rows of a partition of the generation that it is at?"""
+
 
 class _Worn(Exception):
     """The producer is to be made anew."""
+
+
+class _Ahead(Exception):
+    """A batch belongs to a generation that is announced and not loaded yet."""
 
 
 class Partition:
@@ -117,8 +134,15 @@ class Partition:
         source: Source,
         observer: Observer,
         fail: Callable[[BaseException], Awaitable[None]],
+        step: Step | None = None,
     ) -> None:
+        """``step``: of the generation that is served by now, where that is not the role's."""
         self.tp, self.role = tp, role
+        self._step = step or role.step
+        self._to: Step | None = None
+        self._cut_due = False
+        self._renewal: Renewal | None = None
+        self._ahead_since = 0.0
         self.ready = self.paused = self.in_flight = False
         self.expected: int | None = None
         self.delivered: int | None = None
@@ -145,6 +169,11 @@ class Partition:
         return self._next
 
     @property
+    def at(self) -> int | None:
+        """The generation that this partition has cut over to; None while it is not open or about to cut over."""
+        return self._step.generation if self.ready and not self._cut_due and self._to is None else None
+
+    @property
     def rows(self) -> int:
         """About how many rows the store has."""
         return self._store.rows if self._store is not None else 0
@@ -155,9 +184,14 @@ class Partition:
         """May records of this partition be fetched now?"""
         return self.ready and not self.paused and self._pending_records < self.role.max_pending_events
 
-    def _wants_turn(self) -> bool:
-        """Is there still something to do?"""
-        return not self.paused and bool(self._pending)
+    def _may_work(self) -> bool:
+        """Does no rebalance stand in the way?"""
+        return not self.paused
+
+    def switch(self, step: Step) -> None:
+        """Serve another generation from the end of the batch in flight on."""
+        self._to = step
+        self._wake.set()
 
     def fetched(self, span: Span) -> None:
         """A span left the fetcher; if it never reaches `offer`, `missed` says so."""
@@ -230,6 +264,7 @@ class Partition:
     def _unpause(self) -> None:
         self.paused = False
         self._unpaused.set()
+        self._wake.set()
 
     async def release(self) -> None:
         """Let go: stop the task, the producer and the store."""
@@ -245,6 +280,7 @@ class Partition:
         self._drop_pending()
         if self._check is not None:
             self._check.cancel()
+        self._renewal = None
         producer, self._producer = self._producer, None
         store, self._store = self._store, None
         if producer is not None:
@@ -356,6 +392,7 @@ class Partition:
         self.expected = self.delivered = self._next
         self._drop_pending()
         await self._source.seek(self.tp, self._next)
+        await self._plan()
         self.ready = True
         say(self.role.name, number, "ready")
         log.info("partition_ready", tp=str(self.tp), offset=self._next)
@@ -436,29 +473,102 @@ class Partition:
     def _path(self) -> Path:
         return self.role.store_root / f"{self.tp.topic}-{self.tp.partition}"
 
+    # --- generations --------------------------------------------------------------------------------------------
+
+    async def _plan(self) -> None:
+        """What the rows owe to the generation that is served: a cut, a pass over them, or nothing."""
+        assert self._store is not None
+        self._step, self._to = self._to or self._step, None
+        step, cut = self._step, self._store.cut
+        self._cut_due = not step.founding if cut is None else cut.generation != step.generation
+        self._renewal = None
+        if cut is not None and not self._cut_due and not cut.settled:
+            unwritten = await self.role.lanes.maths.run(partial(step.unwritten, self.tp.partition))
+            self._renewal = Renewal(step, self._store, unwritten)
+        settled = not self._cut_due and self._renewal is None
+        self._observer.settled(self.role.name, self.tp.partition, settled=settled)
+        if self._cut_due:
+            self._wake.set()
+
+    async def _cut_over(self) -> None:
+        """Record from which offset on another generation holds: the one point where a partition changes it."""
+        await self._put(Effects(), Cut(self._step.generation, self._next, settled=False))
+        log.info("cut_over", tp=str(self.tp), generation=f"{self._step.generation:016x}", offset=self._next)
+        await self._plan()
+
+    async def _renew_some(self, renewal: Renewal) -> None:
+        """Some rows of the pass in a transaction of their own; the last one says that the partition is settled."""
+        keys, rows = await self.role.lanes.store.run(renewal.chunk)
+        self.role.pace.take(max(len(keys), 1))
+        if keys:
+            await self._renew(keys, rows)
+        if renewal.finished:
+            await self._put(Effects(), Cut(self._step.generation, self._next, settled=True))
+            log.info("generation_settled", tp=str(self.tp), generation=f"{self._step.generation:016x}")
+            await self._plan()
+
+    async def _renew(self, keys: list[bytes], rows: list[bytes | None]) -> None:
+        effects = await self.role.lanes.maths.run(partial(self._step.renew, keys, rows, self.tp.partition))
+        await self._put(effects)
+        self._observer.renewed(self.role.name, len(keys))
+
+    async def _put(self, effects: Effects, cut: Cut | None = None) -> None:
+        """A transaction that takes no record of the source."""
+        done = await self._send(effects, self._next, {}, cut)
+        self._observer.transaction(self.role.name, "committed")
+        await self._write(done, self._next)
+
+    # --- batches ------------------------------------------------------------------------------------------------
+
     async def _process(self) -> None:
         while True:
-            await self._wake.wait()
+            await self._something_to_do()
             if self.paused:
                 self._drop_pending()
                 continue
             try:
                 async with self.role.lanes.turns.turn():
                     # Only now: what came while others had their turn goes along.
-                    if not self._wants_turn():
-                        continue
-                    records, end = self._take()
-                    if not records:  # markers only: nothing to commit, they are read again after a restart
-                        self._next = end
+                    if not self._may_work():
                         continue
                     self._idle.clear()
-                    done = await self._commit(records, end)
-                await self._settle(records, end, done)
+                    work = await self._work()
+                if work is None:
+                    continue
+                await self._settle(*work)
                 if self._producer is not None and self._producer.worn:
                     raise _Worn
                 self._most = min(2 * self._most, self.role.max_batch_events)
+            except _Ahead:
+                await asyncio.sleep(_AHEAD_LOOK_SECONDS)
             finally:
                 self._idle.set()
+
+    async def _something_to_do(self) -> None:
+        if not self._pending and self._to is None and not self._cut_due:
+            self._wake.clear()
+        if self._renewal is None or self.paused:
+            await self._wake.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.role.pace.wait()):
+                    await self._wake.wait()
+
+    async def _work(self) -> tuple[list[Any], int, Committed] | None:
+        """One turn: a change of generation, some rows of its pass, and a batch, committed but not stored."""
+        if self._to is not None:
+            await self._plan()
+        if self._cut_due:
+            await self._cut_over()
+        if self._renewal is not None and not self.role.pace.wait():
+            await self._renew_some(self._renewal)
+        if not self._pending:
+            return None
+        records, end = self._take()
+        if not records:  # markers only: nothing to commit, they are read again after a restart
+            self._next = end
+            return None
+        return records, end, await self._commit(records, end)
 
     def _take(self) -> tuple[list[Any], int]:
         """What waits, up to the bound of a batch, and the position after it."""
@@ -478,28 +588,63 @@ class Partition:
 
     async def _commit(self, records: list[Any], end: int) -> Committed:
         """Compute a batch and commit its transaction."""
-        assert self._producer is not None
         assert self._store is not None
-        step, lanes, store = self.role.step, self.role.lanes, self._store
+        step, lanes, store = self._step, self.role.lanes, self._store
         seconds: dict[str, float] = {}
         started = time.perf_counter()
         batch = step.read(records, self.tp.partition)
+        if batch.ahead:
+            self._wait_for_generation(batch)
+            self._put_back(records, end)
+            raise _Ahead
         seconds["read"] = time.perf_counter() - started
         rows = await lanes.store.run(_timed(seconds, "get", lambda: store.get_many(batch.keys)))
+        if self._renewal is not None:
+            rows = await self._renewed(batch.keys, rows)
         effects = await lanes.maths.run(_timed(seconds, "apply", lambda: step.apply(batch, rows)))
-        applied = time.perf_counter()
-        seconds["wait"] = applied - started - sum(seconds.values())
+        seconds["wait"] = time.perf_counter() - started - sum(seconds.values())
+        return await self._send(effects, end, seconds)
+
+    async def _renewed(self, keys: list[bytes], rows: list[bytes | None]) -> list[bytes | None]:
+        """The rows with the stale ones renewed, before a batch is applied to them."""
+        assert self._store is not None
+        stale = [(key, row) for key, row in zip(keys, rows, strict=True) if self._step.stale(key, row)]
+        if not stale:
+            return rows
+        await self._renew([key for key, _ in stale], [row for _, row in stale])
+        return await self.role.lanes.store.run(partial(self._store.get_many, keys))
+
+    def _wait_for_generation(self, batch: Any) -> None:
+        """Records of a generation that nobody has announced are waited for, not for ever."""
+        now = time.monotonic()
+        self._ahead_since = self._ahead_since or now
+        if now - self._ahead_since > _AHEAD_SECONDS:
+            log.error("unknown_generation", tp=str(self.tp), offset=self._next, waited=_AHEAD_SECONDS)
+            self._step.give_up(batch)
+
+    def _put_back(self, records: list[Any], end: int) -> None:
+        """To the front of the queue: they are for the generation after the next cut."""
+        self._pending.appendleft(Span(self._next, end, records))
+        self._pending_records += len(records)
+        self._wake.set()
+
+    async def _send(self, effects: Effects, end: int, seconds: dict[str, float], cut: Cut | None = None) -> Committed:
+        """Commit effects and the next source offset in one transaction."""
+        assert self._producer is not None
+        started = time.perf_counter()
         changelog: Target = (self.role.changelog, self.tp.partition)
         sends, encoded = dict(effects.sends), dict(effects.encoded)
         written = sum(one.count for one in effects.changelog)
         sends[changelog] = [(key, row, None, []) for key, row in effects.rows[written:]]
+        if cut is not None:
+            sends[changelog].append((GENERATION_KEY, encode_cut(cut), None, []))
         sends[changelog].append((MARKER_KEY, encode_marker(end), None, []))
         if written:
             encoded[changelog] = effects.changelog
         changelog_end = await self._producer.commit(sends, encoded, end, changelog)
-        seconds["commit"] = time.perf_counter() - applied
+        seconds["commit"] = time.perf_counter() - started
         assert changelog_end is not None
-        return Committed(effects, changelog_end, seconds)
+        return Committed(effects, changelog_end, seconds, cut)
 
     async def _settle(self, records: list[Any], end: int, done: Committed) -> None:
         """Write a committed batch to the store."""
@@ -509,7 +654,8 @@ class Partition:
         self._observer.transaction(self.role.name, "committed")
         await self._write(done, end)
         self._observer.batch(self.role.name, records, done.effects, done.seconds)
-        self.role.step.reuse(done.effects)
+        self._step.reuse(done.effects)
+        self._ahead_since = 0.0
 
     async def _write(self, done: Committed, end: int) -> None:
         """Write the rows; a store that can't be written (a full disk) stops this partition, and nothing is lost."""
@@ -519,7 +665,7 @@ class Partition:
         held = False
         while True:
             try:
-                write = partial(store.write, done.effects.rows, done.changelog_end, end)
+                write = partial(store.write, done.effects.rows, done.changelog_end, end, done.cut)
                 await self.role.lanes.store.run(_timed(done.seconds, "store", write))
             except StoreUnwritable as problem:
                 held = True

@@ -27,8 +27,11 @@ from rocksdict import (
     WriteOptions,
 )
 
+from schemas.cuts import Cut, decode_cut, encode_cut
+
 _OFFSET_KEY = b"changelog_offset"
 _SOURCE_KEY = b"source_next"
+_CUT_KEY = b"cut"
 _META = "meta"
 _CORRUPT = "Corruption"
 _ROW_BYTES = 200
@@ -136,6 +139,8 @@ class Store:
             self._meta_handle: ColumnFamily | None = self._rows.get_column_family_handle(_META)
             self._offset: int | None = self._read_number(_OFFSET_KEY)
             self._source_next: int | None = self._read_number(_SOURCE_KEY)
+            held = self._meta.get(_CUT_KEY)
+            self._cut = None if held is None else decode_cut(held)
         except Exception as problem:
             raise StoreDamaged(f"store {path}: {problem}") from problem
         self._recent = RecentRows(memory.rows)
@@ -149,6 +154,11 @@ class Store:
     def source_next(self) -> int | None:
         """The source offset up to which the rows here account for the input; None before the first batch."""
         return self._source_next
+
+    @property
+    def cut(self) -> Cut | None:
+        """Which generation the rows are of, and since when; None where no partition record says."""
+        return self._cut
 
     @property
     def rows(self) -> int:
@@ -172,8 +182,14 @@ class Store:
                 rows[number] = row
         return rows
 
-    def write(self, rows: Sequence[tuple[bytes, bytes | None]], changelog_offset: int, source_next: int | None) -> None:
-        """Put (or, for None, delete) rows together with the offsets they account for, atomically.
+    def write(
+        self,
+        rows: Sequence[tuple[bytes, bytes | None]],
+        changelog_offset: int,
+        source_next: int | None,
+        cut: Cut | None = None,
+    ) -> None:
+        """Put (or, for None, delete) rows together with the offsets they account for, and a new cut, atomically.
 
         Raises:
             StoreUnwritable: RocksDB refuses, a full disk for one; nothing of it is in the store.
@@ -188,6 +204,8 @@ class Store:
         batch.put(_OFFSET_KEY, changelog_offset.to_bytes(8, "little"), self._meta_handle)
         if source_next is not None:
             batch.put(_SOURCE_KEY, source_next.to_bytes(8, "little"), self._meta_handle)
+        if cut is not None:
+            batch.put(_CUT_KEY, encode_cut(cut), self._meta_handle)
         try:
             self._rows.write(batch)
         except Exception as problem:
@@ -195,6 +213,27 @@ class Store:
             raise kind(f"store {self.path}: {problem}") from problem
         self._recent.put(rows)
         self._offset, self._source_next = changelog_offset, source_next
+        self._cut = cut or self._cut
+
+    def after(self, key: bytes | None, most: int) -> list[tuple[bytes, bytes]]:
+        """At most ``most`` rows in key order, those behind ``key``, or from the first.
+
+        Raises:
+            StoreDamaged: a block can't be read.
+        """
+        scan, found = self._rows.iter(), list[tuple[bytes, bytes]]()
+        try:
+            if key is None:
+                scan.seek_to_first()
+            else:
+                scan.seek(key + b"\0")
+            while scan.valid() and len(found) < most:
+                found.append((scan.key(), scan.value()))
+                scan.next()
+            scan.status()
+        except Exception as problem:
+            raise StoreDamaged(f"store {self.path}: {problem}") from problem
+        return found
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All rows in key order.

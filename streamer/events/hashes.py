@@ -54,6 +54,15 @@ def generation_id(model_version: str) -> int:
     return int.from_bytes(sha256(model_version.encode()).digest()[:8], "little")
 
 
+def activation_id(model_version: str, at: int) -> int:
+    """The same of one activation (at ``at``, ms) of a model that took the place of another.
+
+    A model that is activated twice is served twice from its trained vectors: signals of the first time, and rows that
+    were solved then, are of another generation than those of the second.
+    """
+    return generation_id(f"{model_version}@{at}")
+
+
 def partition(key: bytes, partitions: int) -> int:
     """The partition that Kafka's own clients send this key to."""
     return (murmur2(key) & 0x7FFF_FFFF) % partitions

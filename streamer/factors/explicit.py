@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from streamer.factors.guard import guard
 from streamer.factors.weigh import add_events, decay_array, newer_entries
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def apply_ratings(
         users: (S, k + 1) the row of each signal's user.
         rating: (S,) the rating of each signal's event.
         mean: μ.
-        policy: its `sgd_rate`, `sgd_reg` and `sgd_clip`.
+        policy: its `sgd_rate`, `sgd_reg`, `sgd_clip` and `norm_cap`.
 
     Returns:
         The new rows (I, k + 1), and the norm of each signal's step (S,); a step that is not finite is not taken, and
@@ -143,7 +144,8 @@ def apply_ratings(
         for turn in range(int(rank.max(initial=-1)) + 1):
             signals = order[rank == turn]
             row = item_of_signal[signals]
-            out[row], norms[signals] = _step(out[row], users[signals], rating[signals] - mean, policy)
+            moved, norms[signals] = _step(out[row], users[signals], rating[signals] - mean, policy)
+            out[row] = guard(moved, policy.norm_cap).vectors
     return out, norms
 
 

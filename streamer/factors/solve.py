@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,20 @@ class Solution:
     fallbacks: int
 
 
-def solve_cholesky(space: ItemSpace, index: IndexArray, confidence: NDArray[np.floating], rhs: str) -> Float32Array:
+class FixedItems(Protocol):
+    """What `solve_cholesky` asks of an item space: vectors (m, k) float32, their Gramian (k, k) float64, the ridge."""
+
+    @property
+    def dimension(self) -> int: ...  # noqa: D102 - k
+    @property
+    def ridge(self) -> float: ...  # noqa: D102
+    @property
+    def vectors(self) -> Float32Array: ...  # noqa: D102
+    @property
+    def gramian(self) -> FloatArray: ...  # noqa: D102
+
+
+def solve_cholesky(space: FixedItems, index: IndexArray, confidence: NDArray[np.floating], rhs: str) -> Float32Array:
     """Solve one user in float64: the reference. index, confidence: (n,) in history order; returns (k,) float32.
 
     The operations and their order are fixed, so that whoever repeats them with the same numpy gets the same bytes:

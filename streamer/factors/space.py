@@ -128,13 +128,18 @@ class ItemSpace:
 
     def recount(self) -> float:
         """Count the Gramian anew and return how far it had drifted, relative to its norm."""
+        return self.drift(-1.0)
+
+    def drift(self, bound: float) -> float:
+        """How far the Gramian is from an exact recount, relative to its norm; above ``bound`` that takes its place."""
         exact = np.zeros_like(self.gramian)
         for start in range(0, self.size, _BLOCK):
             rows = self.vectors[start : start + _BLOCK].astype(np.float64)
             exact += rows.T @ rows
         drift = float(np.linalg.norm(self.gramian - exact) / max(float(np.linalg.norm(exact)), _TINY))
-        self.gramian = exact
-        self._stale = True
+        if not drift <= bound:  # also where it is not a number
+            self.gramian = exact
+            self._stale = True
         return drift
 
     def refactor(self) -> None:

@@ -44,11 +44,12 @@ def warm() -> bool:
 
 
 def compiled(items: Items, generation: Generation) -> Compiled | None:
-    """The compiled path for a generation, None where it does not serve: no compiler, caps, exact solver, ratings."""
+    """The compiled path of a generation; None without compiler, or with caps, pairs, the exact solver or ratings."""
     policy = generation.policy
-    if policy.feedback == "explicit" or generation.solver != "cg":
+    capped = policy.cap_item_strength or policy.cap_user_events_per_day
+    if policy.feedback == "explicit" or policy.sgd_objective == "bpr":
         return None
-    if policy.cap_item_strength or policy.cap_user_events_per_day or not available():
+    if generation.solver != "cg" or capped or not available():
         return None
     return Compiled(items, generation)
 

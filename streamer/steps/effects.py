@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.outcomes import Outcome, Reason
+from streamer.steps.sampled import Sampled
 
 Headers = list[tuple[str, bytes]]
 Outgoing = tuple[bytes | None, bytes | None, int | None, Headers]
@@ -39,7 +40,7 @@ class Effects:
     changelog: the first of the rows as records, where a step has written them already;
     memory: what the encoded records lie in, for `Step.reuse`;
     outcomes: one count a record delivered, they add up to the batch; facts: numbers for the metrics, see
-    `streamer.telemetry.metrics`.
+    `streamer.telemetry.metrics`; sampled: for the judge.
     """
 
     rows: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Effects:
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     facts: dict[str, float] = field(default_factory=dict)
     norms: npt.NDArray[np.floating[Any]] | None = None
+    sampled: Sampled | None = None
 
     def send(self, target: Target, record: Outgoing) -> None:
         """Add one record for a target."""
@@ -63,9 +65,25 @@ class Batch(Protocol):
     def keys(self) -> list[bytes]:
         """Row keys, each once."""
 
+    @property
+    def ahead(self) -> bool:
+        """Does it hold records of a generation that this worker is still to cut over to?"""
+
 
 class Step(Protocol):
-    """One role's work on a batch: pure, so that the same records and rows give the same effects."""
+    """One role's work on a batch: pure, so that the same records and rows give the same effects.
+
+    generation: `generation_id` of what it serves; founding: was that generation published straight into the topics, so
+    that no partition has to cut over to it?
+    """
+
+    @property
+    def generation(self) -> int:
+        """See above."""
+
+    @property
+    def founding(self) -> bool:
+        """See above."""
 
     def read(self, records: Sequence[Any], partition: int) -> Any:
         """Decode and judge records, as far as that needs no row."""
@@ -73,5 +91,17 @@ class Step(Protocol):
     def apply(self, batch: Any, rows: Sequence[bytes | None]) -> Effects:
         """Apply a batch to the rows of its keys."""
 
+    def give_up(self, batch: Any) -> None:
+        """What a batch is ahead of has been waited for long enough, unless it is known to come."""
+
     def reuse(self, effects: Effects) -> None:
         """Take back the memory of effects that nobody will look at again."""
+
+    def stale(self, key: bytes, row: bytes | None) -> bool:
+        """Is this row to be renewed: of another generation, or missing though the generation has it?"""
+
+    def unwritten(self, partition: int) -> list[bytes]:
+        """Keys of a partition that must have a row after a cut, whether or not the store has one."""
+
+    def renew(self, keys: Sequence[bytes], rows: Sequence[bytes | None], partition: int) -> Effects:
+        """Bring stale rows into this generation, and publish them."""

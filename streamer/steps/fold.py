@@ -112,6 +112,10 @@ def columns_of(rows: npt.NDArray[np.int64], item_ids: list[str]) -> Columns:
     )
 
 
+EMPTY = columns_of(np.zeros((0, packed.WIDTH), np.int64), [])
+"""No event at all."""
+
+
 @dataclass(slots=True)
 class Events:
     """The good events of a batch as reading finds them: `packed.pack`'s bytes and the item's id of each."""

@@ -8,25 +8,40 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.events.hashes import item_hash, partition
+from streamer.factors.checksum import items_sha256
 from streamer.factors.space import ItemSpace
 
 _BLOCK = 8192
+_CHECK_EVERY = 4
+MAX_DRIFT = 1e-9
+"""Relative to the Gramian's norm; a thousandth of what the solver leaves. Rounding alone stays below 1e-12."""
 
 
 class Items:
     """One generation's item vectors with what the user step needs beside them.
 
     epochs: (item partitions,) int64, the offset in each partition of item-factors up to which this view has read;
-    listed: ids in the catalogue; invalid: those that it has withdrawn or banned.
+    listed: ids in the catalogue; invalid: those that it has withdrawn or banned; folded: ids that came in by fold-in;
+    popularity: of the ids that were published with one.
+    others: id -> newest version that item-factors holds of it in another generation.
+    frozen: (n,) int32, indexes of the generation's own items in the order of their ids, as `settle` found them: the
+    same items in the same order in every worker, which draws of pairs need.
     """
 
     def __init__(self, *, dimension: int, ridge: float, item_key: bytes, partitions: int) -> None:
         self.space = ItemSpace(dimension, ridge)
         self.epochs = np.zeros(partitions, np.int64)
         self.invalid: set[str] = set()
+        self.others: dict[str, int] = {}
         self.listed: set[str] = set()
+        self.folded: set[str] = set()
+        self.popularity: dict[str, float] = {}
+        self.frozen: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self.drift = 0.0
         self._item_key, self._partitions = item_key, partitions
         self._known: dict[str, tuple[int, int, int]] = {}
+        self._moved = 0
+        self._frozen_hashes: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
 
     def of(self, item_id: str) -> tuple[int, int, int]:
         """(index or -1, hash, item partition) of an item; an unknown id is hashed anew and not remembered.
@@ -45,7 +60,10 @@ class Items:
         return sum(self.space.index_of(item) >= 0 for item in listed) / len(listed) if listed else 1.0
 
     def settle(self) -> None:
-        """Count the Gramian anew in the order of item ids, so that it has the same bits wherever it was loaded."""
+        """Freeze the generation's items and count the Gramian anew, in the order of item ids.
+
+        So it has the same bits wherever it was loaded.
+        """
         space = self.space
         order = np.argsort(np.array(space.ids, dtype=object), kind="stable")
         gramian = np.zeros_like(space.gramian)
@@ -54,6 +72,37 @@ class Items:
             gramian += rows.T @ rows
         space.gramian = gramian
         space.refactor()
+        folded = np.fromiter((space.index_of(item_id) for item_id in self.folded), np.int64, len(self.folded))
+        self.frozen = order[~np.isin(order, folded)].astype(np.int32)
+        self._frozen_hashes = self._frozen_hashes[:0]
+        self._moved = 0
+
+    def frozen_hashes(self) -> npt.NDArray[np.uint64]:
+        """The hashes of the generation's own items, as `frozen` has them."""
+        if len(self._frozen_hashes) != len(self.frozen):
+            known, ids = self._known, self.space.ids
+            self._frozen_hashes = np.array([known[ids[at]][1] for at in self.frozen.tolist()], np.uint64)
+        return self._frozen_hashes
+
+    def check_gramian(self) -> float | None:
+        """Once in a while, how far the Gramian has drifted from an exact recount; above the bound that takes its place.
+
+        Due when `_CHECK_EVERY` times as many vectors have been put as there are: so it costs a fraction of the puts.
+        """
+        if self._moved < _CHECK_EVERY * max(self.space.size, _BLOCK):
+            return None
+        self._moved = 0
+        self.drift = self.space.drift(MAX_DRIFT)
+        return self.drift
+
+    def other_hashes(self) -> dict[int, str]:
+        """Hash -> id of the items that other generations had and this one has not."""
+        ids = [item_id for item_id in list(self.others) if self.space.index_of(item_id) < 0]
+        return {item_hash(item_id, self._item_key): item_id for item_id in ids}
+
+    def sha256(self) -> str:
+        """The checksum of what is loaded, as `schemas.records.Manifest` defines ``items_sha256``."""
+        return items_sha256(self.space.ids, self.space.vectors)
 
     def put(self, item_ids: Sequence[str], versions: Sequence[int], vectors: npt.NDArray[np.float32]) -> int:
         """Take published vectors (n, k) in log order; records that are not newer are dropped. Returns how many came in.
@@ -72,6 +121,8 @@ class Items:
             if at >= 0 and version > known[at]:
                 known[at] = version
                 newer[position] = True
-        if newer.any():
+        # A cut publishes vectors as they were loaded: to put them again would only cost bits of the Gramian.
+        if newer.any() and (vectors[newer] != self.space.vectors[index[newer]]).any():
             self.space.put(index[newer], vectors[newer])
+            self._moved += int(newer.sum())
         return int(newer.sum())

@@ -83,7 +83,7 @@ def refresh(
     facts: dict[str, float] = {}
     confidence = np.zeros((0, 1))
     if len(touched):
-        confidence = _solve(users, touched, items, generation, facts)
+        confidence = solve_rows(users, touched, items, generation, facts)
     head, vectors = users.head[touched], users.vector[touched]
     weight, owner = _weights(columns, users, folded, confidence, generation.policy)
     return Refreshed(
@@ -100,14 +100,14 @@ def refresh(
         applied=folded.applied,
         confidence=weight,
         owner=owner,
-        suppressed=_suppressed(users, touched),
+        suppressed=suppressed_of(users, touched),
         outcomes=folded.outcomes,
         dead_letters=folded.dead_letters,
         facts=facts,
     )
 
 
-def _solve(
+def solve_rows(
     users: UserRows, touched: Index, items: Items, generation: Generation, facts: dict[str, float]
 ) -> FloatArray:
     """Re-solve the touched users from their whole history; returns their confidences (T, H), or their ratings."""
@@ -186,7 +186,8 @@ def _weights(
     return np.where(match.any(axis=1), confidence[row[user], slot], alone), row[user]
 
 
-def _suppressed(users: UserRows, touched: Index) -> dict[int, list[str]]:
+def suppressed_of(users: UserRows, touched: Index) -> dict[int, list[str]]:
+    """The ids that each user suppresses now, of users who ever did."""
     if not users.extras:
         return {}
     return {

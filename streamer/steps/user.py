@@ -8,17 +8,20 @@ however many events the batch holds for that user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from xxhash import xxh3_64_intdigest
 
-from schemas.layouts import RowShape, encode_signals
+from schemas.layouts import RowShape, encode_signals, generation_of
 from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
+from streamer.events.decode import decode
+from streamer.events.explain import explain
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
 from streamer.events.read import Reader
 from streamer.events.verdicts import Filtered, Rejected
@@ -28,10 +31,13 @@ from streamer.factors.weigh import event_weights
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
-from streamer.steps.fold import KIND_OF, Columns, Events, Index
+from streamer.steps.fold import EMPTY, KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
+from streamer.steps.pairs import pair_signals
+from streamer.steps.prequential import Sampler
 from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
 from streamer.steps.refresh import Generation, Refreshed, refresh
+from streamer.steps.renew import Signals, renew
 
 _HIGHEST = frozenset({"solve_residual", "solve_iterations"})
 _TRACE_BYTES = 256  # W3C Trace Context: 55, later versions some more
@@ -61,6 +67,7 @@ class UserBatch:
     records: Sequence[Any]
     keys: list[bytes] = field(default_factory=list)
     events: Events = field(default_factory=Events)
+    ahead: bool = False
     held: list[tuple[int, int, Rejected | Filtered]] = field(default_factory=list)
     effects: Effects = field(default_factory=Effects)
 
@@ -79,13 +86,23 @@ class UserStep:
         tolerance: float,
         encoding: Literal["json", "f32le"],
         source: str,
+        sample: float = 0.0,
+        generation: int | None = None,
+        founding: bool = True,
+        shapes: Mapping[int, RowShape] | None = None,
     ) -> None:
+        """``sample``: the share of the events that goes to the judge; ``generation``: by default the model's own.
+
+        ``shapes``: of the rows of other generations, where they are not this one's.
+        """
         policy = manifest.policy
-        self._weights, self._items, self._topics, self._reader = event_weights(policy), items, topics, reader
+        self.founding, self._shapes, self._trained = founding, shapes or {}, manifest.training_data_end
+        self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
+        self._weights = event_weights(policy)
         self._generation = Generation(
             policy,
             RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(items.epochs)),
-            generation_id(manifest.model_version),
+            generation_id(manifest.model_version) if generation is None else generation,
             np.array(manifest.average_row, np.float32),
             solver,
             tolerance,
@@ -94,6 +111,8 @@ class UserStep:
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
         )
+        judged = sample > 0 and policy.feedback == "implicit"  # ratings are not ranked
+        self._sampler = Sampler(sample, manifest.model_version, items, self._generation) if judged else None
         # Compiles where that has not been done before: here, and never while a batch waits.
         self._compiled = compiled(items, self._generation)
         self._encoder: Encoder | None = None
@@ -151,6 +170,33 @@ class UserStep:
         batch.effects.send((self._topics.dead_letters, batch.partition), letter)
         batch.effects.outcomes[Outcome.DEAD_LETTER, verdict.reason] += 1
 
+    # --- renew: rows of another generation ----------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """`generation_id` of what is served."""
+        return self._generation.number
+
+    def stale(self, key: bytes, row: bytes | None) -> bool:
+        """Is it a row of another generation?"""
+        return row is not None and generation_of(row) != self._generation.number
+
+    def give_up(self, batch: UserBatch) -> None:
+        """Events have no generation."""
+
+    def unwritten(self, partition: int) -> list[bytes]:
+        """None: a user without a row is nobody yet."""
+        return []
+
+    def renew(self, keys: Sequence[bytes], rows: Sequence[bytes | None], partition: int) -> Effects:
+        """Solve users anew from their kept histories, and tell the items of what this generation was not trained on."""
+        batch = UserBatch(partition, [])
+        renewed = renew(rows, self._shapes, self._items, self._generation, self._trained)
+        self._finish(batch, EMPTY, list(keys), renewed.users, batch.effects)
+        names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
+        self._send_signals(renewed.signals, names, renewed.users.vectors, batch.effects)
+        return batch.effects
+
     # --- apply: fold, solve, publish ----------------------------------------------------------------------------
 
     def apply(self, batch: UserBatch, rows: Sequence[bytes | None]) -> Effects:
@@ -167,6 +213,7 @@ class UserStep:
             fresh = refresh(columns, rows, strangers, self._items, self._generation)
             self._finish(batch, columns, batch.keys, fresh, effects)
             self._count_signals(columns, fresh.applied, effects)
+            self._sample(batch, columns, rows, fresh.applied, effects)
             return effects
         self._apply_compiled(batch, columns, rows, strangers, effects)
         return effects
@@ -206,6 +253,7 @@ class UserStep:
         else:
             self._dead_letters(batch, plain.dead_letters)
         self._count_signals(columns, applied, effects)
+        self._sample(batch, columns, rows, applied, effects)
 
     def _finish(
         self, batch: UserBatch, columns: Columns, users: list[bytes], fresh: Refreshed, effects: Effects
@@ -224,6 +272,22 @@ class UserStep:
             effects.facts[name] = max(held, fact) if name in _HIGHEST else held + fact
         self._publish(batch, keys, fresh, effects)
         self._signal(columns, keys, fresh, effects)
+
+    def _sample(
+        self, batch: UserBatch, columns: Columns, rows: Sequence[bytes | None], applied: Index, effects: Effects
+    ) -> None:
+        """Put a sample of the events aside for the judge, as things were before this batch."""
+        if self._sampler is None:
+            return
+
+        def type_of(position: int) -> str:
+            # Not the reader: the catalogue may have banned the item since.
+            record = batch.records[position]
+            event = decode(record.value) or explain(record.value, record.headers)
+            assert isinstance(event, Interaction)
+            return event.event_type
+
+        effects.sampled = self._sampler.sample(columns, rows, applied, type_of)
 
     def _settle_held(self, batch: UserBatch, strangers: list[int]) -> None:
         """The wrong partition comes before what the reader found, but only a user without a row can be on one."""
@@ -273,26 +337,45 @@ class UserStep:
         return traces
 
     def _signal(self, columns: Columns, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
-        """One signal an applied event, to the partition of its item's owner."""
+        """One signal an applied event, to the partition of its item's owner; or one for each item of a pair."""
         applied = fresh.applied
         if not len(applied):
             return
         names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
-        values = encode_signals(
-            confidence=fresh.confidence,
-            event_time=columns.timestamp[applied],
-            user=names[fresh.owner],
-            generation=self._generation.number,
-            vector=fresh.vectors[fresh.owner],
+        if self._policy.sgd_objective == "bpr":
+            for number, signal in pair_signals(columns, fresh, names, self._items, self._generation):
+                effects.send((self._topics.item_signals, number), signal)
+            return
+        signals = Signals(
+            fresh.owner,
+            fresh.confidence,
+            columns.timestamp[applied],
+            [columns.item_id[event] for event in applied.tolist()],
+            columns.target[applied].tolist(),
         )
-        targets, numbers = columns.target[applied].tolist(), applied.tolist()
-        items = [columns.item_id[event] for event in numbers]
-        by_target: dict[int, list[Outgoing]] = {target: [] for target in targets}
-        for target, item, value in zip(targets, items, values, strict=True):
+        self._send_signals(signals, names, fresh.vectors, effects)
+
+    def _send_signals(
+        self, signals: Signals, names: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32], effects: Effects
+    ) -> None:
+        if not signals.item_ids:
+            return
+        # What is told late has no pair any more: it counts beside an item of score 0.
+        lone = (np.zeros(len(signals.owner)), np.ones(len(signals.owner)))
+        values = encode_signals(
+            confidence=signals.confidence,
+            event_time=signals.event_time,
+            user=names[signals.owner],
+            generation=self._generation.number,
+            vector=vectors[signals.owner],
+            pair=lone if self._policy.sgd_objective == "bpr" else None,
+        )
+        by_target: dict[int, list[Outgoing]] = {target: [] for target in signals.targets}
+        for target, item, value in zip(signals.targets, signals.item_ids, values, strict=True):
             by_target[target].append((item.encode(), value, None, []))
         topic = self._topics.item_signals
-        for target, signals in by_target.items():
-            effects.sends.setdefault((topic, target), []).extend(signals)
+        for target, outgoing in by_target.items():
+            effects.sends.setdefault((topic, target), []).extend(outgoing)
 
     @staticmethod
     def _count_signals(columns: Columns, applied: Index, effects: Effects) -> None:

@@ -51,6 +51,7 @@ class Health:
         self._assigned: set[str] = set()
         self._obstacle, self._obstacle_percent = "starting", 0.0
         self._model_version: str | None = None
+        self._refused: list[str] = []
         self._away = ""
 
     def tick(self) -> None:
@@ -68,6 +69,11 @@ class Health:
         with self._lock:
             self._model_version = model_version
             self._obstacle, self._obstacle_percent = "", 0.0
+
+    def refuse(self, model_version: str) -> None:
+        """A generation was announced and can't be served: the one before goes on."""
+        with self._lock:
+            self._refused.append(model_version)
 
     def broker(self, away: str) -> None:
         """Which broker does not answer, and since when, in words; empty when one does."""
@@ -126,6 +132,7 @@ class Health:
             return {
                 "roles": list(self._roles),
                 "model_version": self._model_version,
+                "refused_models": list(self._refused),
                 "partitions": partitions,
             }
 

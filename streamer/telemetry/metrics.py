@@ -109,6 +109,13 @@ class Metrics:
         self.items_replica_lag = gauge(
             "items_replica_lag", "Records of item-factors that the local item matrix has not taken in yet."
         )
+        self.gramian_drift = gauge(
+            "gramian_drift", "Relative distance of the items' Gramian from an exact recount, when last looked at."
+        )
+        self._folded_items = counter("folded_items_total", "Items outside the model that were folded in.")
+        self._capped_signals = counter(
+            "capped_item_signals_total", "Signals of new items that only policy.new_items_cap keeps out."
+        )
         self._unknown_item_ratio = gauge(
             "unknown_item_ratio", "Share of recent applied events whose item the model does not know."
         )
@@ -132,8 +139,26 @@ class Metrics:
             "alignment_residual",
             "Relative residual after a new generation was turned into the old one's space.",
         )
-        self.prequential_recall = gauge("prequential_recall", "Recall@10 of test-then-learn, recently.", "model")
+        self.rows_renewed = counter(
+            "rows_renewed_total", "Rows brought into the generation that is served, after a cut.", "kind"
+        )
+        self.partitions_renewing = gauge(
+            "partitions_renewing", "Partitions that still hold rows of another generation than the one served."
+        )
+        self.generations_refused = counter(
+            "generations_refused_total", "Announced generations that could not be served; the one before goes on."
+        )
+        self.prequential_recall = gauge(
+            "prequential_recall", "Recall@k of test-then-learn on sampled events, lately; k is quality.k.", "model"
+        )
+        self.prequential_ndcg = gauge("prequential_ndcg", "NDCG@k of the same events.", "model")
+        self.prequential_users_recall = gauge(
+            "prequential_users_recall", "Recall@k of users the training data knew, and of new ones.", "model", "users"
+        )
+        self._judged = counter("prequential_judged_total", "Sampled events judged.", "users")
+        self._not_judged = counter("prequential_skipped_total", "Sampled events that there was no time to judge.")
         self.drift_psi = gauge("drift_psi", "Population stability index against the training data.", "feature")
+        self.drift_alarm = gauge("drift_alarm", "Has the feature shifted for long enough: 1, else 0.", "feature")
         build = gauge("build_info", "What runs: 1.", "version", "python")
 
         for outcome, reason in _endings():
@@ -177,6 +202,11 @@ class Metrics:
         """Vectors held back because a number in them was not finite."""
         self._nonfinite.inc(vectors)
 
+    def count_new_items(self, folded: float, capped: float) -> None:
+        """Items folded in by a batch, and its signals of items that the cap kept out."""
+        self._folded_items.inc(folded)
+        self._capped_signals.inc(capped)
+
     def observe_unknown_items(self, unknown: float, events: float) -> None:
         """Applied events of a batch, and how many were on unknown items."""
         self._unknown.add(unknown, events)
@@ -186,6 +216,15 @@ class Metrics:
         """Users refreshed by a batch, and how many of them have no known item."""
         self._cold.add(cold, users)
         self._cold_start_ratio.set(self._cold.value())
+
+    def count_judged(self, known: int, new: int) -> None:
+        """Sampled events judged, of users that the training data knew and of new ones."""
+        self._judged.labels("known").inc(known)
+        self._judged.labels("new").inc(new)
+
+    def count_not_judged(self, events: int) -> None:
+        """Sampled events left out."""
+        self._not_judged.inc(events)
 
     def set_lag(self, topic: str, partition: int, records: int) -> None:
         """Records of a partition that wait to be processed."""

@@ -21,6 +21,7 @@ from streamer.steps.items import Items
 from streamer.telemetry.health import Health
 from streamer.telemetry.http import start_http
 from streamer.telemetry.metrics import RESULTS, Metrics
+from streamer.telemetry.quality import Quality
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +43,14 @@ class Telemetry:
         self.health = Health(roles)
         self.port = 0
         self._http, self._servers = settings.http, settings.kafka.bootstrap_servers
+        judges = "users" in roles and settings.quality.sample > 0
+        self.quality = Quality(settings.quality, self.metrics) if judges else None
         self._items: Items | None = None
         self._replica_lag: Callable[[], int] = lambda: 0
         self._lags: list[Lags] = []
         self._rows: list[Callable[[], int]] = []
         self._held: set[tuple[str, int]] = set()
+        self._unsettled: set[tuple[str, int]] = set()
         self._ended: Counter[tuple[Outcome, Reason | None]] = Counter()
 
     @asynccontextmanager
@@ -55,9 +59,13 @@ class Telemetry:
         server = await start_http(self._http.host, self._http.port, self.metrics, self.health)
         self.port = server.port
         ticking = asyncio.create_task(self._tick(), name="telemetry")
+        if self.quality is not None:
+            self.quality.start()
         try:
             yield
         finally:
+            if self.quality is not None:
+                self.quality.stop()
             ticking.cancel()
             await asyncio.gather(ticking, return_exceptions=True)
             await server.stop()
@@ -76,8 +84,23 @@ class Telemetry:
         """The generation that is served from now on."""
         self._items, self._replica_lag = items, replica_lag
         self.metrics.set_model(manifest.model_version)
+        self.metrics.model_traffic_ratio.clear()
         self.metrics.model_traffic_ratio.labels(manifest.model_version).set(1.0)
+        if manifest.alignment is not None:
+            self.metrics.alignment_residual.set(manifest.alignment.residual)
         self.health.model(manifest.model_version)
+        if self.quality is not None:
+            self.quality.serve(manifest, items)
+
+    def left(self, model_version: str) -> None:
+        """No partition serves this generation any more."""
+        if self.quality is not None:
+            self.quality.retire(model_version)
+
+    def refused(self, model_version: str) -> None:
+        """A generation was announced that can't be served."""
+        self.metrics.generations_refused.inc()
+        self.health.refuse(model_version)
 
     def watch(self, lags: Lags, rows: Callable[[], int]) -> None:
         """Ask a role for its lag and its rows from now on."""
@@ -98,6 +121,8 @@ class Telemetry:
     def state(self, role: str, partition: int, state: str, share: float = 0.0) -> None:
         """One partition's state."""
         self.health.partition(role, partition, state, share)
+        if state == "released":
+            self.settled(role, partition, settled=True)
 
     def rebuilt(self, reason: str) -> None:
         """A store comes back from the changelog."""
@@ -107,6 +132,15 @@ class Telemetry:
         """How a transaction ended."""
         assert result in RESULTS
         self.metrics.count_transaction(result)
+
+    def renewed(self, role: str, rows: int) -> None:
+        """Rows were brought into the generation that is served."""
+        self.metrics.rows_renewed.labels(_KINDS[role]).inc(rows)
+
+    def settled(self, role: str, partition: int, *, settled: bool) -> None:
+        """Are all rows of a partition of the generation that it is at?"""
+        (self._unsettled.discard if settled else self._unsettled.add)((role, partition))
+        self.metrics.partitions_renewing.set(len(self._unsettled))
 
     def batch(self, role: str, records: list[Any], effects: Effects, seconds: Mapping[str, float]) -> None:
         """A batch is committed and stored."""
@@ -119,6 +153,7 @@ class Telemetry:
         if role == "items":
             if "item_update_norm" in facts:
                 metrics.item_update_norm.set(facts["item_update_norm"])
+            metrics.count_new_items(facts.get("items_folded", 0.0), facts.get("signals_capped", 0.0))
             return
         metrics.count_outcomes(effects.outcomes)
         self._ended.update(effects.outcomes)
@@ -127,6 +162,8 @@ class Telemetry:
         metrics.observe_latency(ages)
         metrics.freshness.set(float(ages.min()))
         self._users(facts)
+        if self.quality is not None and effects.sampled is not None:
+            self.quality.offer(effects.sampled)
 
     def _users(self, facts: Mapping[str, float]) -> None:
         metrics = self.metrics
@@ -172,4 +209,5 @@ class Telemetry:
             self.metrics.items_replica_lag.set(self._replica_lag())
             if self._items is not None:
                 self.metrics.vector_coverage.labels("item").set(self._items.coverage())
+                self.metrics.gramian_drift.set(self._items.drift)
             await asyncio.sleep(_TICK_SECONDS)

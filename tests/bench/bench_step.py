@@ -1,7 +1,8 @@
-"""The user step alone, without broker and store: `python -m tests.bench.bench_step [--batch 1000] [--users 20000]`.
+"""The user step alone, without broker and store: `python -m tests.bench.bench_step [--batch 1000] [--sample 0.01]`.
 
 One event a user and batch, as users drawn evenly from many give it: microseconds an event to read (decode, validate,
-filter, hash), to apply, and of that in the kernel's fold and solve. One thread; the median of the batches.
+filter, hash), to apply, and of that in the kernel's fold and solve. One thread; the median of the batches. With
+``--sample`` also what the judge then takes for an event of the sample, in its own thread in a worker.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from threadpoolctl import threadpool_limits
 
 from streamer.events.read import Reader
 from streamer.steps.items import Items
+from streamer.steps.judge import Judge
 from streamer.steps.user import UserStep, UserTopics
 from tests.bench.world import ITEM_KEY, World, item_id
 from tests.streamer.steps.world import FakeRecord
 
 
-def step_of(world: World) -> UserStep:
-    """The step over the world's items; all users are of the one partition."""
+def step_of(world: World, sample: float = 0.0) -> tuple[UserStep, Items]:
+    """The step over the world's items, and these; all users are of the one partition."""
     items = Items(dimension=64, ridge=world.policy.ridge, item_key=bytes.fromhex(ITEM_KEY), partitions=8)
     items.put([item_id(number) for number in range(world.items)], [1] * world.items, world.vectors)
     items.settle()
-    return UserStep(
+    step = UserStep(
         world.manifest,
         items,
         UserTopics("interactions", "user-factors", "item-signals", "dead-letters", 1),
@@ -35,7 +37,9 @@ def step_of(world: World) -> UserStep:
         tolerance=1e-6,
         encoding="json",
         source="bench",
+        sample=sample,
     )
+    return step, items
 
 
 def batches(world: World, size: int, count: int) -> Iterator[list[FakeRecord]]:
@@ -58,10 +62,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--sample", type=float, default=0.0, help="as quality.sample")
     chosen = parser.parse_args()
     world = World(users=chosen.users)
     rows: dict[Any, Any] = {record[0]: record[1] for _, record in world.rows()}
-    step = step_of(world)
+    step, items = step_of(world, chosen.sample)
+    judge, judged, judging = Judge(world.manifest, items), 0, 0.0
     kernel: list[float] = [0.0]
     if (compiled := step._compiled) is not None:
         refresh = compiled._refresh
@@ -73,7 +79,18 @@ def main() -> None:
             return result
 
         compiled._refresh = timed
-    seconds: list[tuple[float, float, float]] = []
+    sampling = [0.0]
+    if step._sampler is not None:
+        sample = step._sampler.sample
+
+        def timed_sample(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            result = sample(*arguments)
+            sampling[0] = time.perf_counter() - started
+            return result
+
+        step._sampler.sample = timed_sample  # type: ignore[assignment,method-assign]
+    seconds: list[tuple[float, float, float, float]] = []
     with threadpool_limits(1):
         for records in batches(world, chosen.batch, chosen.batches):
             kernel[0] = 0.0
@@ -82,13 +99,22 @@ def main() -> None:
             read = time.perf_counter()
             theirs = [rows.get(key) for key in batch.keys]
             ready = time.perf_counter()
-            step.reuse(step.apply(batch, theirs))
-            seconds.append((read - started, time.perf_counter() - ready, kernel[0]))
-    read_us, apply_us, kernel_us = np.median(np.array(seconds[3:]), axis=0) / chosen.batch * 1e6
+            effects = step.apply(batch, theirs)
+            seconds.append((read - started, time.perf_counter() - ready, kernel[0], sampling[0]))
+            step.reuse(effects)
+            if effects.sampled is not None and effects.sampled.trials is not None:
+                started = time.perf_counter()
+                judge.judge(effects.sampled.trials)
+                judging += time.perf_counter() - started
+                judged += len(effects.sampled.trials)
+    read_us, apply_us, kernel_us, sampling_us = np.median(np.array(seconds[3:]), axis=0) / chosen.batch * 1e6
     print(
         f"{len(seconds)} batches of {chosen.batch} events, {chosen.users:,} users: read {read_us:.1f}, apply "
-        f"{apply_us:.1f} microseconds an event, of it {kernel_us:.1f} to fold and solve"
+        f"{apply_us:.1f} microseconds an event, of it {kernel_us:.1f} to fold and solve "
+        f"and {sampling_us:.2f} to sample"
     )
+    if judged:
+        print(f"{judged} sampled events judged among {world.items:,} items: {judging / judged * 1e6:.0f} us each")
 
 
 if __name__ == "__main__":

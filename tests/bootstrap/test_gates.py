@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bootstrap.gates import failures, judge
+from bootstrap.gates import LEAST, MOST, failures, judge
 from schemas.records import Gate
 from streamer.settings import Gates
 
@@ -65,7 +65,30 @@ def test_nothing_to_score_is_no_failure() -> None:
     assert failed(metrics={}) == []
 
 
-FORETOLD = {**GOOD, "scored_events": 9.0, "ndcg": 0.1, "coverage": 0.5, "top_share": 0.3, "new_users_recall": 0.05}
+FORETOLD = {
+    **GOOD,
+    "scored_events": 9.0,
+    "ndcg": 0.1,
+    "map": 0.08,
+    "hit_rate": 0.5,
+    "coverage": 0.5,
+    "novelty": 8.0,
+    "gini": 0.6,
+    "top_share": 0.3,
+    "new_users_recall": 0.05,
+    "new_items_recall": 0.02,
+    "worst_window_recall": 0.1,
+    "worst_segment_recall": 0.1,
+    "suppressed_share": 0.1,
+    "withdrawn_share": 0.0,
+    "known_item_events": 0.9,
+    "known_user_events": 0.4,
+    "user_coverage": 0.9,
+    "item_coverage": 0.8,
+    "ann_recall": 0.97,
+    "item_norm_median": 0.7,
+    "user_norm_median": 0.5,
+}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +99,20 @@ FORETOLD = {**GOOD, "scored_events": 9.0, "ndcg": 0.1, "coverage": 0.5, "top_sha
         ("min_coverage", 0.6),
         ("max_top_share", 0.2),
         ("min_new_users_recall", 0.06),
+        ("min_map", 0.09),
+        ("min_hit_rate", 0.51),
+        ("min_novelty", 8.1),
+        ("max_gini", 0.59),
+        ("min_new_items_recall", 0.03),
+        ("min_window_recall", 0.11),
+        ("min_segment_recall", 0.11),
+        ("max_suppressed_share", 0.09),
+        ("min_known_item_events", 0.91),
+        ("min_known_user_events", 0.41),
+        ("min_user_coverage", 0.91),
+        ("min_item_coverage", 0.81),
+        ("min_ann_recall", 0.98),
+        ("min_median_norm", 0.51),
     ],
 )
 def test_each_metric_has_a_bound(name: str, bound: float) -> None:
@@ -84,3 +121,25 @@ def test_each_metric_has_a_bound(name: str, bound: float) -> None:
     bounds = Gates.model_validate({name: bound})
     assert failed(metrics=FORETOLD, bounds=bounds) == [name]
     assert failed(metrics=GOOD, bounds=bounds) == []
+
+
+def test_every_bound_of_the_settings_is_looked_at() -> None:
+    """A key that no gate reads would be a promise that nobody keeps."""
+    elsewhere = {"recall_over_popularity", "recall_over_active", "rmse_over_biases"}
+    elsewhere |= {"max_parity_error", "min_users", "min_items"}
+    assert LEAST.keys() | MOST.keys() | elsewhere == set(Gates.model_fields)
+
+
+def test_a_withdrawn_item_in_a_list_fails() -> None:
+    """The one bound that asks something by default: the reader lets no such event through."""
+    assert failed(metrics={**FORETOLD, "withdrawn_share": 1e-6}) == ["max_withdrawn_share"]
+
+
+def test_the_active_model_is_a_bound() -> None:
+    """Times a factor; 0 does not ask; without an active model, or with a handful of events, there is no gate."""
+    beside = {**FORETOLD, "active_recall": 0.2, "beside_active_recall": 0.15, "active_events": 60.0}
+    assert failed(metrics=beside) == ["recall_over_active"]
+    assert failed(metrics=beside, bounds=Gates(recall_over_active=0.7)) == []
+    assert failed(metrics=beside, bounds=Gates(recall_over_active=0)) == []
+    assert failed(metrics=FORETOLD, bounds=Gates(recall_over_active=100)) == []
+    assert failed(metrics={**beside, "active_events": 20.0}) == []

@@ -77,7 +77,8 @@ def test_the_item_key_is_inherited(made: Made, tmp_path: Path) -> None:
     parent = artifact.write(str(tmp_path), made.manifest, made.model)
     settings = settings_of(tmp_path)
     source = Source(None, parent=parent.artifact.uri)
-    assert lineage(settings, source, lambda size: b"\1" * size, ask_topics=False) == Lineage(KEY, parent.model_version)
+    heritage = lineage(settings, source, lambda size: b"\1" * size, ask_topics=False)
+    assert (heritage.item_key, heritage.parent_version) == (KEY, parent.model_version)
     fresh = lineage(settings, dataclasses.replace(source, parent=None), lambda size: b"\1" * size, ask_topics=False)
     assert fresh == Lineage(b"\1" * 16, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from bootstrap.__main__ import app, main
 from bootstrap.artifact import open_artifact
+from ops.data import synthetic, write_ndjson
+from tests.bootstrap.small import SHAPE
 
 if TYPE_CHECKING:
     from tests.bootstrap.small import Made
@@ -30,6 +33,14 @@ def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FACTORS_BOOTSTRAP__ITERATIONS", "5")
     monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setenv("FACTORS_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+
+@pytest.fixture(scope="module")
+def recent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Events up to now, the command's own clock's, so that none of them is in the future."""
+    path = tmp_path_factory.mktemp("recent") / "events.ndjson"
+    write_ndjson(path, synthetic.load(3, SHAPE).rebase(time.time_ns() // 1_000_000).events)
+    return path
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
@@ -65,6 +76,66 @@ def test_evaluate_prints_a_table(
     assert not (tmp_path / "artifacts").exists()
 
 
+def test_evaluate_writes_a_report(
+    recent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One file; the JSON beside it has windows, gates and outcomes; where nothing was foretold there is no report."""
+    page = tmp_path / "report.html"
+    code, out, err = run(capsys, monkeypatch, "evaluate", "--events", str(recent), "--report", str(page), "--json")
+    assert code == 0
+    said = orjson.loads(out)
+    assert len(said["windows"]) == 20
+    assert {"recall", "suppressed_share", "item_norm_max", "user_coverage"} <= said["metrics"].keys()
+    assert all(gate["passed"] for gate in said["gates"])
+    assert f"report written to {page}" in err
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+    few = tmp_path / "few.ndjson"
+    few.write_bytes(b"\n".join(recent.read_bytes().splitlines()[:1]))
+    none = tmp_path / "none.html"
+    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(few), "--report", str(none))
+    assert code == 4
+    assert "nothing to report: too few events" in err
+    assert not none.exists()
+    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(recent), "--report", "/nowhere/at/all.html")
+    assert code == 4
+    assert "cannot be written" in err
+
+
+def test_a_model_below_its_parent_ends_with_1(
+    recent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Gate, value and bound on standard error; a parent whose artifact is gone is a remark, and bars nothing."""
+    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(recent), "--json")
+    assert code == 0
+    parent = orjson.loads(out)["manifest"]["artifact"]["uri"]
+    again = ["--events", str(recent), "--parent", parent]
+    code, out, _ = run(capsys, monkeypatch, "evaluate", *again)
+    assert code == 0
+    assert "beside the active model, trained anew: Recall@10" in out
+    monkeypatch.setenv("FACTORS_GATES__RECALL_OVER_ACTIVE", "1.5")
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", str(tmp_path / "second"))
+    code, _, err = run(capsys, monkeypatch, "fit", *again)
+    assert code == 1
+    assert "is not fit to be published: recall_over_active is 0." in err
+    assert "is the bound" in err
+
+
+def test_a_bound_on_an_index_needs_the_index(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that cannot be judged must not pass; without the bound its absence is a remark."""
+    from bootstrap import ann
+
+    monkeypatch.setattr(ann, "_library", lambda: None)
+    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(made.events))
+    assert code == 0
+    assert "no recall of an index: usearch is not installed" in err
+    monkeypatch.setenv("FACTORS_GATES__MIN_ANN_RECALL", "0.9")
+    code, _, err = run(capsys, monkeypatch, "fit", "--events", str(made.events))
+    assert code == 4
+    assert "gates.min_ann_recall cannot be judged: usearch is not installed" in err
+
+
 def test_dry_run_writes_nothing(
     made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -93,7 +164,11 @@ def test_a_model_below_its_gates_ends_with_1(
         (["run"], 3, "no broker answers at 127.0.0.1:1"),
         (["fit"], 3, "no broker answers at 127.0.0.1:1"),
         (["fit", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
-        (["fit", "--engine", "spark"], 2, "spark"),
+        (["fit", "--engine", "flink"], 2, "flink"),
+        (["run", "--every", "soon"], 2, "is no time"),
+        (["run", "--on-drift", "--min-interval", "0"], 2, "is no time"),
+        (["run", "--on-drift", "--events", "x"], 2, "read the topic"),
+        (["run", "--every", "1h", "--rounds", "1"], 3, "round 1 published nothing: reading factors.models failed"),
     ],
 )
 def test_mistakes_are_one_sentence_and_a_code(

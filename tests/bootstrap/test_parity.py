@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bootstrap.columns import columns_of
 from bootstrap.fold import fold
 from bootstrap.job import Lineage, make
+from bootstrap.matrix import build
 from bootstrap.read import Log, judge_records
 from ops.data import synthetic
 from schemas.layouts import RowShape, decode_user_rows, encode_user_rows
@@ -21,6 +23,7 @@ from schemas.outcomes import Outcome
 from schemas.records import DAY_MS, Policy
 from streamer.events.hashes import generation_id
 from streamer.events.read import Reader
+from streamer.factors.weigh import confidence_now
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
 from tests.bootstrap.small import KEY, NOW_MS, SHAPE, changed, event, quiet, settings_of
@@ -94,9 +97,9 @@ def test_rows_and_vectors_equal_the_streams(tmp_path: Path, rhs: Any, solver: An
     events = [one for one in events if one["event_type"] != "hide"]
     events = [copy for one in events for copy in [one] * (2 if one["item_id"].endswith("7") else 1)]
     records = records_of(events)
-    settings = settings_of(tmp_path).model_copy(update={"policy": policy})
+    configured = settings_of(tmp_path).model_copy(update={"policy": policy})
     log = log_of(records, policy)
-    manifest, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    manifest, model = make(configured, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
     rows, outcomes = streamed(manifest, model, records, solver)
     assert outcomes == log.outcomes
     shape = RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, 2)
@@ -159,6 +162,122 @@ def test_suppression_equals_the_streams(
         version=1,
     )
     assert dict(zip([user.encode() for user in users.ids], encode_user_rows(ours), strict=True)) == theirs
+
+
+def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
+    """One of the others now and then: where every event has something odd, none gets through to be counted."""
+    return st.sampled_from((*[usual] * 2 * len(others), *others))
+
+
+LOGGED = st.fixed_dictionaries(
+    {
+        "user": st.sampled_from((0, 0, 0, 1, 2)),
+        "item": st.sampled_from((0, 0, 1, 1, 2, 3, 4)),
+        "kind": st.sampled_from((*["like"] * 4, "click", "view", "purchase", *KINDS[2:], "report", "nonsense")),
+        "later": mostly(1_000, 0, 6 * 3_600_000, DAY_MS),
+        "old": mostly(0, DAY_MS, 8 * DAY_MS, 40 * DAY_MS, -2_000, -3_600_000),
+        "value": mostly(1.0, 2.5, 0.25, -1.0),
+        "consent": mostly(None, True, False),
+        "traffic": mostly(None, "human", "bot", "internal"),
+        "tenant": mostly("mine", "mine", "other"),
+        "request": mostly(None, 0, 1),
+    }
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    happened=st.lists(LOGGED, min_size=30, max_size=60),
+    capacity=st.integers(5, 8),
+    half_life=st.sampled_from([0, 3 * DAY_MS]),
+    cap_item=st.sampled_from([0.0, 3.0]),
+    cap_day=st.sampled_from([0, 3]),
+    rhs=st.sampled_from(["c", "c-1"]),
+    recency=st.sampled_from([0.0, 2.0]),
+    batch=st.integers(1, 60),
+)
+def test_both_paths_make_the_same_matrix_row(
+    happened: list[dict[str, Any]],
+    capacity: int,
+    half_life: int,
+    cap_item: float,
+    cap_day: int,
+    rhs: Any,
+    recency: float,
+    batch: int,
+) -> None:
+    """Window, lateness, future, caps, consent, bots, tenants, withdrawn items, negatives, repeats, nonsense in any mix.
+
+    Cut into any batches: the same outcomes, the same history bytes, the same confidences.
+    """
+    policy = changed(
+        history_capacity=capacity,
+        half_life_ms=half_life,
+        cap_item_strength=cap_item,
+        cap_user_events_per_day=cap_day,
+        window_ms=30 * DAY_MS,
+        lateness_ms=31 * DAY_MS if capacity == 5 else 7 * DAY_MS,
+        keys_window_ms=40 * DAY_MS,
+        rhs=rhs,
+        recency_entries=recency,
+        suppress_capacity=64,
+    )
+    records = logged(happened)
+    reader = Reader(policy, tenant="mine", max_bytes=65_536, invalid_items={"i4"})
+    log = judge_records(records, reader, policy, partitions=1)
+    columns, _ = columns_of(log, policy, KEY)
+    users = fold(columns, policy)
+    manifest, world = _manifest(policy), Items(dimension=2, ridge=1.0, item_key=KEY, partitions=1)
+    step = UserStep(manifest, world, TOPICS, reader, solver="cholesky", tolerance=1e-6, encoding="json", source="test")
+    theirs: dict[bytes, bytes] = {}
+    outcomes: Any = Counter()
+    for first in range(0, len(records), batch):
+        read = step.read(records[first : first + batch], 0)
+        effects = step.apply(read, [theirs.get(key) for key in read.keys])
+        theirs.update(effects.rows)
+        outcomes += effects.outcomes
+    assert outcomes == log.outcomes
+    assert sorted(theirs) == sorted(user.encode() for user in users.ids)
+    if not theirs:
+        return
+    shape = RowShape(2, policy.history_capacity, policy.keys_capacity, 1)
+    streamed_rows = decode_user_rows([theirs[user.encode()] for user in users.ids], shape)
+    ours = users.rows(
+        slice(0, len(users.ids)),
+        streamed_rows.vector,
+        shape=shape,
+        generation=generation_id(manifest.model_version),
+        epochs=np.zeros(1, np.int64),
+        version=0,
+    )
+    ours.head["version"] = streamed_rows.head["version"]
+    for name in ("item", "time", "strength"):
+        assert getattr(ours, name).tobytes() == getattr(streamed_rows, name).tobytes()
+    assert encode_user_rows(ours) == encode_user_rows(streamed_rows)
+    matrix = build(columns, users, policy, int(columns.at.max()))
+    used = np.arange(shape.history) < streamed_rows.head["entries"][:, None]
+    confidence = confidence_now(streamed_rows.strength, streamed_rows.time, used, policy)
+    assert matrix.confidence == pytest.approx(confidence[used], rel=1e-12)
+
+
+def logged(happened: list[dict[str, Any]]) -> list[Record]:
+    """Records in the order of a log: the broker's clock runs forward, the events' own lag behind it or are ahead."""
+    now, events = NOW_MS, []
+    for number, one in enumerate(happened):
+        now += one["later"]
+        fields = {name: one[name] for name in ("consent", "traffic", "tenant") if one[name] is not None}
+        request = number + 100 if one["request"] is None else one["request"]
+        made = event(
+            f"u{one['user']}",
+            f"i{one['item']}",
+            one["kind"],
+            now - one["old"],
+            request_id=str(request),
+            value=one["value"],
+            **fields,
+        )
+        events.append(Record(made["user_id"].encode(), orjson.dumps(made), now, number))
+    return events
 
 
 def _manifest(policy: Policy) -> Manifest:

@@ -17,14 +17,17 @@ from bootstrap import publish as publishing
 from bootstrap.__main__ import main
 from bootstrap.broker import client_options, read_to_end
 from bootstrap.job import Lineage, Source, lineage, read
+from bootstrap.loop import wish
 from bootstrap.publish import publish
 from bootstrap.served import served
-from ops.data import synthetic
+from ops.data import synthetic, write_ndjson
+from schemas.commands import RETRAIN_KEY, retrain_request
 from schemas.layouts import RowShape, decode_user_rows
 from schemas.outcomes import Outcome, Reason
-from schemas.records import Control, FactorRecord, Gate, Manifest
+from schemas.records import Control, FactorRecord, Gate, Manifest, Retrain
 from streamer.errors import BrokerError, CheckFailed
 from streamer.events.hashes import generation_id, partition
+from streamer.factors.checksum import items_sha256
 from tests.bootstrap.small import KEY, NOW_MS, SHAPE, settings_of
 
 if TYPE_CHECKING:
@@ -95,37 +98,63 @@ def test_everything_can_be_read_back(ready: Settings, made: Made) -> None:
         assert factor.items_epoch == ends
         assert states[user].partition == factors[user].partition == partition(user.encode(), 3)
     (manifest,) = values(ready, "models")
-    expected = msgspec.structs.replace(made.manifest, item_partitions=2)
+    checksum = items_sha256(made.model.item_ids, made.model.items)
+    expected = msgspec.structs.replace(made.manifest, item_partitions=2, items_sha256=checksum)
     assert msgspec.json.decode(manifest.value, type=Manifest) == expected
     (control,) = values(ready, "control")
     command = msgspec.json.decode(control.value, type=Control)
     assert control.key == b"active"
     assert command == Control("activate", version, NOW_MS, ready.topic("item-factors"))
-    assert sum(done.records.values()) == told[-1] == 2 + len(items) + 2 * len(users.ids)
+    assert sum(done.records.values()) == told[-1] == 2 + 2 * len(items) + 2 * len(users.ids)
+    own = values(ready, f"item-factors.{version}")
+    assert {record.key: record.value for record in own} == {record.key: record.value for record in items.values()}
 
 
-def test_a_second_generation_waits_beside_the_active_one(ready: Settings, made: Made) -> None:
-    """It touches nothing that is served: own item topic, manifest, no users, no command; a version is written once."""
+@pytest.mark.parametrize("activate", [False, True])
+def test_a_second_generation_touches_nothing_that_is_served(ready: Settings, made: Made, activate: bool) -> None:
+    """Own item topic, manifest, no users; a version is written once; activated, it bears a number of its own."""
     publish(ready, made.manifest, made.model, activate=True, now_ms=NOW_MS)
     with pytest.raises(CheckFailed, match="published already"):
-        publish(ready, made.manifest, made.model, activate=False, now_ms=NOW_MS)
+        publish(ready, made.manifest, made.model, activate=activate, now_ms=NOW_MS)
     second = msgspec.structs.replace(made.manifest, model_version="20300101T000000Z-00000000")
-    with pytest.raises(CheckFailed, match="is active: publish with --no-activate"):
-        publish(ready, second, made.model, activate=True, now_ms=NOW_MS)
     foreign = msgspec.structs.replace(second, item_key="00" * 16)
     with pytest.raises(CheckFailed, match="another item_key"):
-        publish(ready, foreign, made.model, activate=False, now_ms=NOW_MS)
-    before = {name: len(values(ready, name)) for name in (*USERS, *ITEMS, "control")}
-    done = publish(ready, second, made.model, activate=False, now_ms=NOW_MS)
+        publish(ready, foreign, made.model, activate=activate, now_ms=NOW_MS)
+    before = {name: len(values(ready, name)) for name in (*USERS, *ITEMS)}
+    done = publish(ready, second, made.model, activate=activate, now_ms=NOW_MS)
     assert {name: len(values(ready, name)) for name in before} == before
     assert done.item_topic == ready.topic(f"item-factors.{second.model_version}")
     assert len(values(ready, f"item-factors.{second.model_version}")) == len(made.model.item_ids)
     known = served(ready)
     assert sorted(known.manifests) == sorted([made.manifest.model_version, second.model_version])
     assert known.active is not None
-    assert known.active.model_version == made.manifest.model_version
+    chosen = second if activate else made.manifest
+    assert known.active.model_version == chosen.model_version
+    assert (known.active.generation is not None) == activate
     heritage = lineage(ready, Source(None), lambda size: b"\1" * size, ask_topics=True)
-    assert heritage == Lineage(KEY, made.manifest.model_version)
+    assert heritage == Lineage(KEY, chosen.model_version)
+
+
+def test_a_wish_counts_until_a_generation_is_newer(ready: Settings, made: Made) -> None:
+    """Also one that waits beside the active one; what is no wish is none."""
+
+    def put(value: bytes) -> None:
+        producer = KafkaProducer(**client_options(ready))
+        producer.send(ready.topic("control"), key=RETRAIN_KEY, value=value)
+        producer.close()
+
+    assert wish(ready) is None
+    publish(ready, made.manifest, made.model, activate=True, now_ms=NOW_MS)
+    newer = Retrain("retrain", made.manifest.model_version, made.manifest.created_at + 1, "loss", 0.1)
+    put(retrain_request(newer)[1])
+    assert wish(ready) == newer
+    second = msgspec.structs.replace(made.manifest, model_version="m2", created_at=made.manifest.created_at + 1)
+    publish(ready, second, made.model, activate=False, now_ms=NOW_MS)
+    assert wish(ready) is None
+    put(msgspec.json.encode(msgspec.structs.replace(newer, at=newer.at + 1)))
+    assert wish(ready) is not None
+    put(b"{}")
+    assert wish(ready) is None
 
 
 def test_a_failed_gate_publishes_nothing(ready: Settings, made: Made) -> None:
@@ -210,9 +239,9 @@ def test_no_broker_is_one_sentence(tmp_path: Path, made: Made) -> None:
 
 
 def test_the_whole_run(
-    ready: Settings, made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ready: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``bootstrap run`` from a file to an active generation; a dry run writes nothing, a second run is refused."""
+    """``bootstrap run`` from a file to an active generation; a dry run writes nothing, a second one takes its place."""
     for name in [name for name in os.environ if name.startswith("FACTORS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FACTORS_KAFKA__BOOTSTRAP_SERVERS", ready.kafka.bootstrap_servers)
@@ -220,8 +249,11 @@ def test_the_whole_run(
     monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", ready.bootstrap.artifacts)
     monkeypatch.setenv("FACTORS_BOOTSTRAP__DIMENSION", "8")
 
+    events = tmp_path / "events.ndjson"
+    write_ndjson(events, synthetic.load(3, SHAPE).rebase(time.time_ns() // 1_000_000).events)
+
     def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["bootstrap", "run", "--events", str(made.events), *arguments])
+        monkeypatch.setattr(sys, "argv", ["bootstrap", "run", "--events", str(events), *arguments])
         try:
             main()
         except SystemExit as ended:
@@ -235,7 +267,28 @@ def test_the_whole_run(
     said = orjson.loads(capsys.readouterr().out)
     assert said["activated"] is True
     assert served(ready).manifests[said["model_version"]].artifact.uri == said["artifact"]
+    # The topics say which model is active; one that foretells much less than it is not announced.
+    monkeypatch.setenv("FACTORS_GATES__RECALL_OVER_ACTIVE", "1.5")
+    before = {name: len(values(ready, name)) for name in (*USERS, *ITEMS, *SINGLE)}
     assert run() == 1
-    assert "is active: publish with --no-activate" in capsys.readouterr().err
+    assert "is not fit to be published: recall_over_active is 0." in capsys.readouterr().err
+    assert {name: len(values(ready, name)) for name in before} == before
+    monkeypatch.delenv("FACTORS_GATES__RECALL_OVER_ACTIVE")
     assert run("--no-activate") == 0
+    known = served(ready).manifests
+    assert len(known) == 2
+    later = known[max(known)]
+    assert later.parent_version == said["model_version"]
+    assert later.metrics["active_recall"] > 0
+    assert "recall_over_active" in {gate.name for gate in later.gates}
+    assert served(ready).active.model_version == said["model_version"]  # type: ignore[union-attr]
+    # A version that is there already is refused by the command too.
+    monkeypatch.setattr(sys, "argv", ["bootstrap", "publish", later.artifact.uri, "--no-activate"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "is published already: a version is never written twice" in capsys.readouterr().err
     assert len(served(ready).manifests) == 2
+    assert run() == 0
+    assert served(ready).active.model_version not in known  # type: ignore[union-attr]

@@ -28,11 +28,14 @@ from typing import Any, NoReturn
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
-from streamer.engine import changelog
+from streamer.engine import changelog, renewal
 from streamer.engine.partition import Partition
 from streamer.engine.store import Store
 from streamer.engine.transaction import PartitionProducer
 from streamer.engine.transport import MicroBatchConsumer
+from streamer.serving import Loader
+from streamer.steps import renew
+from streamer.steps.horizon import Horizon
 from tests.streamer.steps.world import records_of
 
 LANDED_FILE = "CHAOS_LANDED"
@@ -166,8 +169,8 @@ def _kill_in_restore(strike: Strike) -> None:
     _replace(changelog, "_META_ROWS", 10)
     original = Store.write
 
-    def written(self: Any, rows: Any, offset: int, source_next: int | None) -> None:
-        original(self, rows, offset, source_next)
+    def written(self: Any, rows: Any, offset: int, source_next: int | None, cut: Any = None) -> None:
+        original(self, rows, offset, source_next, cut)
         if rows and strike.now():
             self._rows.flush()
             strike.kill()
@@ -241,6 +244,23 @@ def _lose_a_span(strike: Strike) -> None:
     _replace(MicroBatchConsumer, "getmany", patched)
 
 
+def _renew_in_small_steps(_: Strike) -> None:
+    """So that a pass over few rows takes many transactions."""
+    _replace(renewal, "_ROWS", 4)
+
+
+def _load_slowly(_: Strike) -> None:
+    """A generation that is announced while the worker runs takes seconds to load."""
+    original = Loader.load
+
+    async def load(self: Any, active: Any, *progress: Any) -> Any:
+        if not progress:
+            await asyncio.sleep(4.0)
+        return await original(self, active, *progress)
+
+    _replace(Loader, "load", load)
+
+
 # --- defences taken away ----------------------------------------------------------------------------------------------
 
 
@@ -289,6 +309,21 @@ def _no_gap_guard(_: Strike) -> None:
     _replace(Partition, "missed", lambda self, now: False)
 
 
+def _no_catching_up(_: Strike) -> None:
+    """A renewed user's items never hear of the events that the new model was not trained on."""
+    original = renew._signals
+
+    def silent(users: Any, confidence: Any, items: Any, trained: int) -> Any:
+        return original(users, confidence, items, 2**62)
+
+    _replace(renew, "_signals", silent)
+
+
+def _no_waiting(_: Strike) -> None:
+    """Signals of a generation that is still to come are dropped like those of one that has gone."""
+    _replace(Horizon, "beyond", lambda self, generations: False)
+
+
 PATCHES: dict[str, Patch] = {
     "after_fence": _kill_around(PartitionProducer, "fence", after=True),
     "in_restore": _kill_in_restore,
@@ -304,7 +339,13 @@ PATCHES: dict[str, Patch] = {
     "lose_commit_reply": _lose_commit_reply,
     "refuse_a_batch": _refuse_a_batch,
     "lose_a_span": _lose_a_span,
+    "renew_in_small_steps": _renew_in_small_steps,
+    "load_slowly": _load_slowly,
+    "after_cut": _kill_around(Partition, "_cut_over", after=True),
+    "after_renewal": _kill_around(Partition, "_renew", after=True),
     "store_first": _store_first,
     "no_fencing": _no_fencing,
     "no_gap_guard": _no_gap_guard,
+    "no_catching_up": _no_catching_up,
+    "no_waiting": _no_waiting,
 }

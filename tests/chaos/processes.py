@@ -100,12 +100,15 @@ class WorkerProcess:
             return -signal.SIGKILL
         return code
 
+    def scrape(self) -> str:
+        """What its port says of itself."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:  # our own
+            return str(answer.read().decode())
+
     def counters(self) -> dict[tuple[str, str], int]:
         """The worker's own count of records by (outcome, reason)."""
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:  # our own
-            text = answer.read().decode()
         found = {}
-        for line in text.splitlines():
+        for line in self.scrape().splitlines():
             if line.startswith("factors_events_total{"):
                 labels, _, value = line.removeprefix("factors_events_total{").rpartition("} ")
                 named = dict(label.split("=") for label in labels.replace('"', "").split(","))

@@ -59,6 +59,7 @@ def test_a_kill_while_items_move_loses_and_doubles_nothing(make_world: MakeWorld
     report = killed_at(make_world(role="all", solver="cg"), point)
     assert report.violations == []
     assert report.item_revisions > 0
+    assert report.new_items > 0
 
 
 @SOLVERS

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from schemas.records import Artifact, Control, FactorRecord, Manifest, Policy
 from tests.chaos.events import Events, Sent
@@ -58,8 +60,11 @@ class World:
         solver: str = "cholesky",
         role: str = "users",
         batch_events: int = 40,
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[Mapping[str, object]] = (),
         forge: Forge | None = None,
     ) -> None:
+        """``environment``: more settings; ``before``: what a bootstrapped model is trained on, instead of its own."""
         self._forge = forge
         self.servers, self.prefix, self.folder = bootstrap_servers, prefix, folder
         self.partitions, self.solver, self.role = partitions, solver, role
@@ -88,7 +93,9 @@ class World:
             "FACTORS_POLICY__KEYS_CAPACITY": "24",
             "FACTORS_POLICY__SUPPRESS_CAPACITY": "4",
             "PYTHONFAULTHANDLER": "1",
+            **(environment or {}),
         }
+        self._before = before
         # Java's partitioner: any other would split a user in two.
         self._producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
@@ -103,7 +110,7 @@ class World:
         )
 
     def __enter__(self) -> Self:
-        self._command("streamer", "topics", "create")
+        self.command("streamer", "topics", "create")
         if self._model == "bootstrap":
             self._bootstrap()
         else:
@@ -119,8 +126,8 @@ class World:
 
     # --- making it ----------------------------------------------------------------------------------------------
 
-    def _command(self, *arguments: str) -> None:
-        """One of the product's own commands, as an operator would use it."""
+    def command(self, *arguments: str) -> str:
+        """One of the product's own commands, as an operator would use it; returns what it wrote."""
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=CHECKOUT,
@@ -132,15 +139,34 @@ class World:
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on beside the test, its words on one pipe; killed at the end if it still runs."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=CHECKOUT,
+            env={**os.environ, **self._environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def _bootstrap(self) -> None:
         """A model of the product's own bootstrap job, trained on good events of the days before."""
         day = 86_400_000
         before = Events(0, users=self._users, items=self.items, clock=lambda: time.time_ns() // 1_000_000 - 8 * day)
         lines = [sent.value for sent in before.take(2000) if sent.value and b"timestamp" in sent.value]
+        lines = [json.dumps(event).encode() for event in self._before] or lines
         file = self.folder / "before.ndjson"
         file.write_bytes(b"\n".join(line.replace(b"\n", b"") for line in lines))
-        self._command("bootstrap", "run", "--events", str(file))
+        self.command("bootstrap", "run", "--events", str(file))
 
     def _publish_model(self) -> None:
         draw = np.random.default_rng(7)
@@ -185,6 +211,18 @@ class World:
 
     def _produce(self, topic: str, key: bytes, value: bytes, number: int = -1) -> None:
         self._producer.produce(f"{self.prefix}{topic}", key=key, value=value, partition=number)
+
+    def make_topic(self, name: str) -> None:
+        """One more topic below the prefix, with as many partitions as the others."""
+        made = self._admin.create_topics([NewTopic(f"{self.prefix}{name}", self.partitions, 1)])
+        for future in made.values():
+            future.result(20)
+
+    def produce(self, topic: str, key: bytes, value: bytes) -> None:
+        """One record, where Kafka's own clients would put it; waits until it is there."""
+        self._produce(topic, key, value)
+        if self._producer.flush(30):
+            raise TimeoutError("the broker did not acknowledge a record")
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -354,6 +392,8 @@ def _manifest() -> Manifest:
         gates=[],
         artifact=Artifact("memory://", {}),
         code_version="tests",
+        # So that items which the model lacks come in on the way, as they would.
+        user_gramian=(40 * np.eye(_DIMENSION))[np.triu_indices(_DIMENSION)].tolist(),
     )
 
 

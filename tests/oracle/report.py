@@ -21,6 +21,7 @@ class Report:
     worst_error: float = 0.0
     published: int = 0
     item_revisions: int = 0
+    new_items: int = 0
     dead_letters: int = 0
     store_rows: int = 0
     violations: list[str] = field(default_factory=list)

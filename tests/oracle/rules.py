@@ -43,6 +43,16 @@ class Rules:
     sgd_rate: float = 0.01
     sgd_reg: float = 0.01
     sgd_clip: float = 1.0
+    sgd_objective: str = "pointwise"
+    sgd_step: str = "constant"
+    sgd_pull: float = 0.0
+    sgd_budget: int = 0
+    sgd_balance: float = 0.0
+    new_item_users: int = 3
+    new_items_cap: int = 10_000
+    user_gramian: tuple[float, ...] | None = None
+    ridge_items: float = 0.0
+    item_partitions: int = 1
     # Not in the manifest: the worker's own settings and the catalogue.
     tenant: str | None = None
     max_bytes: int = 65536
@@ -68,6 +78,9 @@ class Rules:
             dimension=data["dimension"],
             item_key=bytes.fromhex(data["item_key"]),
             average_user=tuple(data["average_user"]),
+            user_gramian=tuple(data["user_gramian"]) if data.get("user_gramian") else None,
+            ridge_items=data.get("hyperparameters", {}).get("ridge_items", 0.0),
+            item_partitions=data.get("item_partitions") or 1,
             cut_offsets={int(number): offset for number, offset in data.get("cut_offsets", {}).items()},
             partitions=partitions,
             tenant=tenant,

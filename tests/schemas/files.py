@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import schemas
-from schemas.records import CatalogueEntry, Control, FactorRecord, Interaction, Manifest
+from schemas.records import CatalogueEntry, Control, FactorRecord, Interaction, Manifest, Retrain
 
 FOLDER = Path(schemas.__file__).parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -16,6 +16,7 @@ RECORDS: dict[str, type[Any]] = {
     "item.v1.json": CatalogueEntry,
     "manifest.v1.json": Manifest,
     "control.v1.json": Control,
+    "retrain.v1.json": Retrain,
 }
 HEADERS = "dead-letter.v1.json"
 

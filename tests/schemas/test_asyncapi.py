@@ -47,15 +47,18 @@ def test_cleanup() -> None:
 
 
 def test_values() -> None:
-    """Each channel's messages refer to the schema file, or to the layouts, of its topic."""
+    """Each channel's messages refer to a schema file, or to the layouts, of its topic, and none is left out."""
     for topic in TOPICS:
+        found = set()
         for message in DOCUMENT["channels"][topic.name]["messages"].values():
             target = resolve(message["$ref"])
             named = {*references(target), target.get("x-layout", "")} - {
                 "",
                 "#/components/messageBindings/idKey",
             }
-            assert named == {topic.value}
+            assert len(named) == 1
+            found |= named
+        assert found == {topic.value, *topic.others}
 
 
 def test_references() -> None:
@@ -66,7 +69,7 @@ def test_references() -> None:
             resolve(reference)
     files = {path.name for path in FOLDER.glob("*.json")}
     assert {reference for reference in found if not reference.startswith("#/")} == files
-    assert {topic.value for topic in TOPICS} == files | {"layouts.py"}
+    assert {value for topic in TOPICS for value in (topic.value, *topic.others)} == files | {"layouts.py"}
     for kind, components in DOCUMENT["components"].items():
         for name in components:
             assert f"#/components/{kind}/{name}" in found

@@ -52,6 +52,16 @@ def test_example_file_is_the_defaults_and_complete() -> None:
         )
 
 
+def test_booleans_where_they_belong(tmp_path: Path) -> None:
+    """True and false for a switch, in the file and in the environment; never for a number."""
+    assert _load(tmp_path, "[quality]\nask_for_retrain = true\n").quality.ask_for_retrain
+    assert _load(tmp_path, "", FACTORS_QUALITY__ASK_FOR_RETRAIN="true").quality.ask_for_retrain
+    (mistake,) = _mistakes(tmp_path, "[quality]\nsample = true\n")
+    assert mistake.key == "quality.sample"
+    (mistake,) = _mistakes(tmp_path, '[quality]\nask_for_retrain = "perhaps"\n')
+    assert mistake.key == "quality.ask_for_retrain"
+
+
 def test_what_keys_get_wrong_together_is_said_once_and_at_the_key_that_is_there(tmp_path: Path) -> None:
     """All of it at once, though a wrong key elsewhere has the rest looked at twice."""
     text = """[engine]

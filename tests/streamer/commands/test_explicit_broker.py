@@ -125,7 +125,7 @@ def test_ratings_are_learned_from_the_stream(
             manifest, model_version="other", average_bias=None, global_mean=None, policy=Policy()
         )
         with pytest.raises(CheckFailed, match="another kafka"):
-            check(settings, other, activate=False)
+            check(settings, other)
         why = connected("explain", "user", f"u{USERS - 1}", "--json").json()
         assert len([entry for entry in why["history"] if entry["item_id"]]) == len(STREAMED)
         assert why["stored_vector_differs_by"] <= 1e-5

@@ -34,7 +34,7 @@ def _active(settings: Settings) -> Control | None:
 
 def test_activate_and_roll_back(connected: Commands, settings: Settings) -> None:
     """Only what is published and has vectors; the record is the one that workers follow; the parent comes back."""
-    Stage(settings)
+    parent = Stage(settings)
     child = Stage(settings, model_version="m2", parent_version="m1")
     own = f"{settings.topic('item-factors')}.m2"
     assert [(row["model_version"], row["active"]) for row in connected("models", "list", "--json").lines()] == [
@@ -57,6 +57,12 @@ def test_activate_and_roll_back(connected: Commands, settings: Settings) -> None
     child.publish_items(1, seed=1, topic=own)
     assert connected("models", "activate", "m2", "--json").json() == {"active": "m2", "before": "m1", "item_topic": own}
     assert [row["active"] for row in connected("models", "list", "--json").lines()] == ["", "yes"]
+    assert _active(settings).generation  # type: ignore[union-attr]  # its rows are told from those of m1
+    result = connected("models", "rollback")
+    assert result.code == 1
+    assert "no topic holds item vectors of m1" in result.err, "the common topic is m2's by now"
+    _make(settings, first := f"{settings.topic('item-factors')}.m1")
+    parent.publish_items(1, seed=0, topic=first)
     assert connected("models", "rollback", "--json").json()["active"] == "m1"
     result = connected("models", "rollback")
     assert result.code == 1

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from schemas.layouts import decode_item_row, encode_signals
-from schemas.records import FactorRecord, Policy
+from schemas.records import RESERVOIR, FactorRecord, Policy
 from streamer.events.hashes import generation_id
 from streamer.steps.effects import Effects
-from streamer.steps.item import RESERVOIR, ItemStep, ItemTopics
+from streamer.steps.item import ItemStep, ItemTopics
 from streamer.steps.items import Items
 from tests.streamer.steps.world import NOW, TOPICS, FakeRecord, event, items, manifest, record, run, user_step
 

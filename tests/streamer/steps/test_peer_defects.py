@@ -1,7 +1,8 @@
 """What peers get wrong, one test each: the defect by the peer's own formula, and that it is not ours.
 
-The formulas are written from what the peers published: Oryx 2 (`ALSUtils.computeUpdatedXu`), and incremental SGD
-(Vinagre et al. 2014), whose faults flurs, flink-ps and River share.
+The formulas are written from what the peers published: Oryx 2 (`tests/bench/peers/oryx.py`), incremental SGD (Vinagre
+et al. 2014), whose faults flurs, flink-ps and River share, and implicit's least squares. The item side's are in
+`test_peer_defects_items.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from schemas.outcomes import Outcome
+from schemas.outcomes import Outcome, Reason
 from schemas.records import DAY_MS, Policy
 from streamer.factors.solve import solve_cholesky
+from tests.bench.peers.oryx import updated as oryx
 from tests.streamer.steps.test_user_step import PATHS, outcomes, published, rows_of
 from tests.streamer.steps.world import NOW, event, items, record, run, user_step
 
@@ -23,20 +25,6 @@ POLICY = Policy(history_capacity=12, keys_capacity=16, suppress_capacity=3)
 F64 = npt.NDArray[np.float64]
 
 pytestmark = pytest.mark.parametrize(("solver", "fast"), PATHS)
-
-
-def oryx(gram: F64, x: F64 | None, y: F64, strength: float) -> F64 | None:
-    """One event by Oryx's rule: the score moves towards a target of its own making; None where it does nothing."""
-    score = 0.0 if x is None else float(x @ y)
-    prior = 0.5 if x is None else score
-    if strength > 0 and score < 1:
-        target = prior + strength / (1 + strength) * (1 - max(0.0, prior))
-    elif strength < 0 and (x is None or score > 0):
-        target = prior + strength / (strength - 1) * -min(1.0, prior)
-    else:
-        return None
-    change: F64 = np.linalg.solve(gram, y).astype(np.float64) * (target - score)
-    return change if x is None else x + change
 
 
 def world(solver: Literal["cg", "cholesky"], fast: bool) -> tuple[Any, Any, F64, F64]:
@@ -205,3 +193,122 @@ def test_scores_do_not_drift_to_one_everywhere(solver: Literal["cg", "cholesky"]
         run(step, [record(10 * turn + n, body) for n, body in enumerate(bodies)], [], rows)
     scores = vectors @ vector_of(rows)
     assert scores[:10].mean() > 3 * abs(scores[10:].mean())
+
+
+def test_what_is_new_does_not_drive_out_what_was(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """Fed with the new events alone, as its users do, implicit's partial_fit_users forgets all the others."""
+    step, view, vectors, gram = world(solver, fast)
+    rows: dict[bytes, bytes] = {}
+    clicks = [record(n, event(request_id=f"r{n}", item_id=f"i{n}")) for n in range(8)]
+    run(step, clicks, [7], rows)
+    c = 1 + POLICY.alpha * math.log1p(1.0)
+    lone = vectors[7:8]
+    forgetful = np.linalg.solve(gram + POLICY.ridge * np.eye(8) + (c - 1) * lone.T @ lone, c * lone[0])
+    whole = solve_cholesky(view.space, np.arange(8, dtype=np.int32), np.full(8, c), POLICY.rhs)
+    np.testing.assert_allclose(vector_of(rows), whole, rtol=2e-5, atol=1e-6)
+    assert np.linalg.norm(forgetful - whole) > 0.5 * np.linalg.norm(whole)
+
+
+def test_a_weak_event_never_counts_against_its_item(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """The c = alpha r of implicit falls below 1, and the pair then weighs less than one that was never seen."""
+    step, _, vectors, gram = world(solver, fast)
+    c, y = 0.01, vectors[0]
+    whole = gram + POLICY.ridge * np.eye(8)
+    assert np.linalg.eigvalsh(whole + (c - 1) * np.outer(y, y)).min() < np.linalg.eigvalsh(whole).min()
+    rows: dict[bytes, bytes] = {}
+    run(step, [record(0, event(item_id="i0", event_type="view", value=0.01))], [], rows)
+    peer = c * y @ np.linalg.solve(whole + (c - 1) * np.outer(y, y), y)
+    assert vector_of(rows) @ y > 10 * peer
+
+
+def test_a_purchase_counts_more_than_a_view(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """Python's eALS and flurs take every online event for a 1, whatever it was."""
+    _, view, vectors, _ = world(solver, fast)
+    found = []
+    for kind in ("view", "purchase"):
+        rows: dict[bytes, bytes] = {}
+        run(user_step(POLICY, solver, view, fast=fast), [record(0, event(event_type=kind, item_id="i0"))], [], rows)
+        found.append(vector_of(rows) @ vectors[0])
+    assert found[1] > 1.2 * found[0]
+
+
+def test_a_dislike_never_raises_the_score(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """flink-ps steps by sigmoid(r - x.y), above zero for a negative too, so that a negative pushes the score up."""
+    step, _, vectors, _ = world(solver, fast)
+    x = vectors[7] * 0.1
+    error = 1 / (1 + math.exp(x @ vectors[3]))
+    assert (x + 0.1 * error * vectors[3]) @ vectors[3] > x @ vectors[3]
+    rows: dict[bytes, bytes] = {}
+    run(step, [record(n, event(request_id=f"r{n}", item_id=f"i{n}")) for n in range(3)], [], rows)
+    before = vector_of(rows) @ vectors[3]
+    effects = run(step, [record(9, event(request_id="no", event_type="dislike", item_id="i3"))], [], rows)
+    assert vector_of(rows) @ vectors[3] <= before + 1e-6
+    assert published(effects)[0].suppressed == ["i3"]
+
+
+def test_a_bad_line_stops_nobody(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """One line that Oryx cannot parse fails its whole batch; here it is a dead letter, and the others are applied."""
+    step, _, _, _ = world(solver, fast)
+    rows: dict[bytes, bytes] = {}
+    good = [record(n, event(request_id=f"r{n}", item_id=f"i{n}")) for n in (0, 2)]
+    bad = record(1, event(), value=b"ann,i1,not a number")
+    effects = run(step, [good[0], bad, good[1]], [], rows)
+    assert outcomes(effects) == {(Outcome.APPLIED, None): 2, (Outcome.DEAD_LETTER, Reason.NOT_JSON): 1}
+    assert published(effects)[0].events == 2
+
+
+def test_decay_asks_no_clock(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """Oryx's decay asks for the time of day, so a log gives another model each day; here it gives the same bytes."""
+    _, view, _, _ = world(solver, fast)
+    bodies = [event(request_id=f"r{n}", item_id=f"i{n}", timestamp=NOW - n * DAY_MS) for n in range(5)]
+    found = []
+    for later in (0, 2 * DAY_MS):
+        rows: dict[bytes, bytes] = {}
+        records = [record(n, body, timestamp=NOW + later) for n, body in enumerate(bodies)]
+        run(user_step(POLICY, solver, view, fast=fast), records, [], rows)
+        found.append(rows)
+    assert found[0] == found[1]
+
+
+def test_nobody_has_to_wait_for_the_next_fit(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """Gorse skips a user without a vector until it fits again, MyMediaLite begins at random; here one event is enough.
+
+    And the same one gives the same bytes, whenever it comes.
+    """
+    _, view, vectors, _ = world(solver, fast)
+    found = []
+    for _ in range(2):
+        rows: dict[bytes, bytes] = {}
+        effects = run(user_step(POLICY, solver, view, fast=fast), [record(0, event(item_id="i4"))], [], rows)
+        assert published(effects)[0].basis == "history"
+        assert vector_of(rows) @ vectors[4] > 0.05
+        found.append(rows)
+    assert found[0] == found[1]
+
+
+def test_an_event_without_effect_leaves_no_row(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """River makes a row for whoever it is asked about: unbounded. Here only an effect makes one."""
+    step, _, _, _ = world(solver, fast)
+    rows: dict[bytes, bytes] = {}
+    bodies = [
+        event(user_id="bot", traffic="bot"),
+        event(user_id="no", consent=False),
+        event(user_id="old", timestamp=NOW - 60 * DAY_MS),
+        event(user_id="odd", event_type="report"),
+    ]
+    effects = run(step, [record(n, body) for n, body in enumerate(bodies)], [], rows)
+    assert sum(outcomes(effects).values()) == 4
+    assert rows == {}
+
+
+def test_an_item_that_gets_its_vector_later_counts_from_then_on(solver: Literal["cg", "cholesky"], fast: bool) -> None:
+    """Oryx drops a new user's event with a new item for good; here it is kept, and counts once the item is known."""
+    step, view, _, _ = world(solver, fast)
+    rows: dict[bytes, bytes] = {}
+    run(step, [record(0, event(item_id="fresh"))], [], rows)
+    vector = np.random.default_rng(5).standard_normal((1, 8)).astype(np.float32)
+    view.put(["fresh"], [1], vector)
+    run(step, [record(1, event(request_id="r2", item_id="i0"))], [], rows)
+    both = np.array([view.space.index_of("fresh"), 0], np.int32)
+    whole = solve_cholesky(view.space, both, np.full(2, 1 + POLICY.alpha * math.log1p(1.0)), POLICY.rhs)
+    np.testing.assert_allclose(vector_of(rows), whole, rtol=2e-5, atol=1e-6)

@@ -91,6 +91,7 @@ def user_step(
     fast: bool = True,
     model_version: str = "m1",
     encoding: Literal["json", "f32le"] = "json",
+    sample: float = 0.0,
     **reader: Any,
 ) -> UserStep:
     """A user step over `items`; without ``fast`` the numpy path does it all."""
@@ -104,6 +105,7 @@ def user_step(
         tolerance=1e-6,
         encoding=encoding,
         source="test",
+        sample=sample,
     )
     if not fast:
         step._compiled = step._encoder = None

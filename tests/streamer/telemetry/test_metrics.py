@@ -25,6 +25,9 @@ CONTRACT = {
     "nonfinite_total": set(),
     "item_update_norm": set(),
     "items_replica_lag": set(),
+    "gramian_drift": set(),
+    "folded_items_total": set(),
+    "capped_item_signals_total": set(),
     "unknown_item_ratio": set(),
     "cold_start_ratio": set(),
     "matrix_density": set(),
@@ -38,7 +41,12 @@ CONTRACT = {
     "model_traffic_ratio": {"model_version"},
     "alignment_residual": set(),
     "prequential_recall": {"model"},
+    "prequential_ndcg": {"model"},
+    "prequential_users_recall": {"model", "users"},
+    "prequential_judged_total": {"users"},
+    "prequential_skipped_total": set(),
     "drift_psi": {"feature"},
+    "drift_alarm": {"feature"},
     "build_info": {"version", "python"},
 }
 
@@ -56,7 +64,11 @@ def _filled() -> Metrics:
     metrics.vector_coverage.labels("user").set(1)
     metrics.model_traffic_ratio.labels("m1").set(1)
     metrics.prequential_recall.labels("live").set(0.1)
-    metrics.drift_psi.labels("events_per_user").set(0.1)
+    metrics.prequential_ndcg.labels("live").set(0.1)
+    metrics.prequential_users_recall.labels("live", "new").set(0.1)
+    metrics.count_judged(1, 1)
+    metrics.drift_psi.labels("event_types").set(0.1)
+    metrics.drift_alarm.labels("loss").set(0)
     return metrics
 
 

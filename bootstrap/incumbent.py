@@ -1,0 +1,143 @@
+"""The candidate beside the model that is active, on the same events, none of which either has seen.
+
+The active model's item vectors are taken from its artifact as they were published; its users are folded in anew, with
+its own policy, from the events before the cut, and follow each event after it, exactly as the candidate's do. What is
+fair is a matter of what each was trained on:
+
+- Only events after the active model's ``training_data_end`` count: it has seen the others.
+- Where that is later than the evaluation's own cut, the candidate is trained once more, up to that very time.
+- Where hardly any events are later, as in a second training on the same log, nothing that the active model holds can
+  be judged. Its recipe can: it is trained anew before the evaluation's cut, with its own policy and hyper-parameters
+  (``active_retrained`` is 1 then).
+
+An event is scored where either model has its item; to the other, it is a miss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from bootstrap.columns import POSITIVE, columns_of
+from bootstrap.engine import Engine
+from bootstrap.evaluate import Trained, split
+from bootstrap.fit import replayed, train
+from bootstrap.fold import fold
+from bootstrap.matrix import build
+from bootstrap.metrics import ranked
+from bootstrap.users import Solved, padded, space_of, vectors_of
+from streamer.events.hashes import item_hash
+
+if TYPE_CHECKING:
+    from bootstrap.columns import Columns
+    from bootstrap.content import Catalogue
+    from bootstrap.evaluate import Foretold
+    from bootstrap.fit import Examined, Recipe
+    from bootstrap.progress import Show
+    from bootstrap.read import Log
+    from schemas.records import Manifest
+
+F32 = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
+
+ENOUGH = 200
+"""Fewer positive events after the active model's training are no ground to judge its vectors by."""
+_USERS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """The active model: its manifest, item ids and item vectors (m, k)."""
+
+    manifest: Manifest
+    item_ids: list[str]
+    items: F32
+
+
+def beside(
+    log: Log,
+    columns: Columns,
+    examined: Examined,
+    recipe: Recipe,
+    incumbent: Incumbent,
+    item_key: bytes,
+    show: Show,
+    catalogue: Catalogue | None = None,
+) -> dict[str, float]:
+    """``active_*`` of the active model and ``beside_active_*`` of the candidate, on the same events; see above."""
+    its = _recipe_of(incumbent.manifest, recipe)
+    theirs = columns_of(log, its.policy, item_key)[0]
+    before, after = split(columns, recipe.train_fraction)
+    candidate, unseen = examined.foretold, _unseen(columns, incumbent.manifest)
+    retrained = len(unseen) < ENOUGH
+    if retrained:
+        what = "fitting the active model's recipe"
+        active = train(theirs.take(np.sort(before)), its, show, what, catalogue=catalogue)
+    else:
+        if len(unseen) < np.count_nonzero(columns.kind[after] == POSITIVE):
+            # Both know the events up to the same moment.
+            order = np.concatenate([before, after])
+            cut = int(np.searchsorted(columns.at[order], incumbent.manifest.training_data_end, side="right"))
+            before, after = order[:cut], order[cut:]
+            again = train(columns.take(np.sort(before)), recipe, show, "fitting beside the active", catalogue=catalogue)
+            candidate = replayed(columns, before, after, again, recipe, show)
+        active = folded_in(theirs.take(np.sort(before)), incumbent, its, item_key)
+    found = replayed(theirs, before, after, active, its, show)
+    return {**_compared(candidate, found, recipe.k), "active_retrained": float(retrained)}
+
+
+def _unseen(columns: Columns, manifest: Manifest) -> Index:
+    """The positive events that are newer than anything the model was trained on."""
+    return np.flatnonzero((columns.at > manifest.training_data_end) & (columns.kind == POSITIVE))
+
+
+def _recipe_of(manifest: Manifest, recipe: Recipe) -> Recipe:
+    """What the active model was made by; what its manifest does not say is as the candidate has it."""
+    policy, said = manifest.policy, manifest.hyperparameters
+    known = {
+        name: type(getattr(recipe.training, name))(said[name])
+        for name in ("iterations", "seed", "solver", "steps", "patience", "ridge_items")
+        if name in said
+    }
+    ranking = {field.name: said[field.name] for field in fields(recipe.ranking) if field.name in said}
+    bpr = manifest.algorithm == "implicit-bpr"
+    training = replace(recipe.training, dimension=manifest.dimension, ridge=policy.ridge, rhs=policy.rhs, **known)
+    return replace(
+        recipe,
+        training=training,
+        policy=policy,
+        content=bool(said.get("content", 0)),
+        objective="bpr" if bpr else "als",
+        ranking=replace(recipe.ranking, **{name: float(value) for name, value in ranking.items()}),
+        engine=Engine.NATIVE if bpr else recipe.engine,
+    )
+
+
+def folded_in(columns: Columns, incumbent: Incumbent, recipe: Recipe, item_key: bytes) -> Trained:
+    """The active model as it would stand at the end of these events: its items, and its users folded in from them."""
+    policy = recipe.policy
+    users = fold(columns, policy)
+    matrix = build(columns, users, policy, int(columns.at.max(initial=0)))
+    hashes = np.array([item_hash(item_id, item_key) for item_id in incumbent.item_ids], np.uint64)
+    known = replace(matrix, item_ids=incumbent.item_ids, hashes=hashes)
+    space = space_of(known, incumbent.items, policy)
+    average = np.array(incumbent.manifest.average_user, np.float32)
+    number, vectors = space.lookup(users.item), np.zeros((len(users.ids), space.dimension), np.float32)
+    for part in np.array_split(np.arange(len(vectors)), max(1, -(-len(vectors) // _USERS))):
+        index, confidence = padded(users.history_start, number, matrix.confidence, part)
+        vectors[part] = vectors_of(space, index, confidence, policy, recipe.tolerance, average)
+    return Trained(users, known, space, Solved(vectors, average, 0.0))
+
+
+def _compared(candidate: Foretold, active: Foretold, k: int) -> dict[str, float]:
+    """Both on the events that either could score; an item that one of them lacks is its miss."""
+    either = (candidate.folded >= 0) | (active.folded >= 0)
+    metrics = {"active_events": float(either.sum())}
+    for name, position in (("beside_active", candidate.folded), ("active", active.folded)):
+        missed = np.where(position < 0, np.inf, position)[either]
+        found = ranked(missed, candidate.user[either], k)
+        metrics |= {f"{name}_{metric}": found[metric] for metric in ("recall", "ndcg")}
+    return metrics

@@ -1,0 +1,199 @@
+"""A generation ready to be served: its item vectors, kept up to date, and the step that each role makes of them.
+
+    manifest -> its own topic, as it was trained -> checked -> item-factors, as the stream moved it -> steps
+
+Several can be held beside each other; what is loaded changes nothing until the partitions cut over to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.layouts import RowShape
+from schemas.records import Manifest
+from streamer.engine.follow import Follower
+from streamer.engine.lanes import Lane
+from streamer.engine.models import ActiveModel
+from streamer.engine.replica import ItemReplica
+from streamer.errors import BrokerError, DataError
+from streamer.events.read import Reader
+from streamer.settings import Settings
+from streamer.steps.effects import Step
+from streamer.steps.horizon import Horizon
+from streamer.steps.item import ItemStep, ItemTopics
+from streamer.steps.items import Items
+from streamer.steps.user import UserStep, UserTopics
+
+
+@dataclass(slots=True)
+class Serving:
+    """See the module docstring; ``founding``: was it published straight into the topics that are served?"""
+
+    active: ActiveModel
+    founding: bool
+    items: Items
+    followers: list[Follower]
+
+    @property
+    def version(self) -> str:
+        """The model version."""
+        return self.active.manifest.model_version
+
+    @property
+    def generation(self) -> int:
+        """What rows and signals are stamped with."""
+        return self.active.generation
+
+    def lag(self) -> int:
+        """Records of item-factors that are not in the items yet."""
+        return self.followers[0].lag
+
+    async def stop(self) -> None:
+        """Follow no more."""
+        for follower in self.followers:
+            await follower.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads generations and makes their steps; partitions: by short topic name."""
+
+    settings: Settings
+    client: Mapping[str, Any]
+    maths: Lane
+    partitions: Mapping[str, int]
+    horizon: Horizon
+
+    async def load(
+        self,
+        active: ActiveModel,
+        progress: Callable[[float], None] = lambda _: None,
+        *,
+        before: Manifest | None = None,
+    ) -> Serving:
+        """Read the item vectors of a generation, and follow them; ``before``: what is served, if anything is.
+
+        Raises:
+            BrokerError: its topic does not exist.
+            DataError: it is not what its manifest says: missing, of another dimension or checksum, or not finite; or it
+                is of other feedback than what is served, whose histories it would have to read.
+        """
+        manifest, common = active.manifest, self.settings.topic("item-factors")
+        if before is not None and before.policy.feedback != manifest.policy.feedback:
+            raise DataError(
+                f"{manifest.model_version} is of {manifest.policy.feedback} feedback and {before.model_version}, which "
+                f"is served, of {before.policy.feedback}: the kept histories mean something else"
+            )
+        founding = active.item_topic == common
+        items = Items(
+            dimension=manifest.width,
+            ridge=manifest.policy.ridge,
+            item_key=bytes.fromhex(manifest.item_key),
+            partitions=self.partitions["item-factors"],
+        )
+        replica = ItemReplica(items, manifest.model_version)
+        followers = [
+            Follower(common, self.client, replica.factors, self.maths),
+            Follower(self.settings.topic("items"), self.client, replica.catalogue, self.maths),
+        ]
+        serving = Serving(active, founding, items, followers)
+        try:
+            if not founding:
+                await self._base(active, replica, items, progress)
+            for follower in followers:
+                await follower.start(progress)
+            if not items.space.size or (founding and replica.refused):
+                raise DataError(
+                    f"{active.item_topic} holds no good item vectors of the active model {manifest.model_version} "
+                    f"({replica.refused} were refused); publish it again with `python -m bootstrap publish`"
+                )
+            await self.maths.run(items.settle)
+        except LookupError as problem:
+            await serving.stop()
+            raise BrokerError(f"the topic {problem} of the active model does not exist") from problem
+        except BaseException:
+            await serving.stop()
+            raise
+        return serving
+
+    async def _base(
+        self, active: ActiveModel, replica: ItemReplica, items: Items, progress: Callable[[float], None]
+    ) -> None:
+        """The generation as it was trained: read once, and held against what its manifest says of it."""
+        base = Follower(active.item_topic, self.client, replica.base, self.maths)
+        try:
+            await base.start(progress)
+        finally:
+            await base.stop()
+        manifest = active.manifest
+        problem = ""
+        if replica.refused:
+            problem = (
+                f"{replica.refused} of its item vectors were refused: a dimension other than {manifest.dimension}, "
+                "or a number that is not finite"
+            )
+        elif not items.space.size:
+            problem = "its topic holds no item vector"
+        elif manifest.items_sha256 is not None and await self.maths.run(items.sha256) != manifest.items_sha256:
+            problem = "its item vectors do not have the checksum in its manifest"
+        if problem:
+            raise DataError(
+                f"{manifest.model_version} in {active.item_topic} can't be served: {problem}; "
+                "publish it again under a new version with `python -m bootstrap run`"
+            )
+
+    def steps(self, serving: Serving, roles: Sequence[str], known: Mapping[int, Manifest]) -> dict[str, Step]:
+        """The step of each role; ``known``: the manifest of every generation whose rows may be met."""
+        make: dict[str, Callable[[], Step]] = {
+            "users": lambda: self._user_step(serving, known),
+            "items": lambda: self._item_step(serving),
+        }
+        return {role: make[role]() for role in roles}
+
+    def _user_step(self, serving: Serving, known: Mapping[int, Manifest]) -> UserStep:
+        settings, topic, manifest = self.settings, self.settings.topic, serving.active.manifest
+        epochs = self.partitions["item-factors"]
+        return UserStep(
+            manifest,
+            serving.items,
+            UserTopics(
+                topic("interactions"),
+                topic("user-factors"),
+                topic("item-signals"),
+                topic("dead-letters"),
+                self.partitions["interactions"],
+            ),
+            Reader(
+                manifest.policy,
+                tenant=settings.events.tenant,
+                max_bytes=settings.events.max_bytes,
+                invalid_items=serving.items.invalid,
+            ),
+            solver=settings.engine.solver,
+            tolerance=settings.engine.tolerance,
+            encoding=settings.factors.encoding,
+            source=f"{settings.engine.app_id}-users",
+            sample=settings.quality.sample,
+            generation=serving.generation,
+            founding=serving.founding,
+            shapes={number: _shape(manifest, epochs) for number, manifest in known.items()},
+        )
+
+    def _item_step(self, serving: Serving) -> ItemStep:
+        return ItemStep(
+            serving.active.manifest,
+            serving.items,
+            ItemTopics(self.settings.topic("item-signals"), self.settings.topic("item-factors")),
+            encoding=self.settings.factors.encoding,
+            source=f"{self.settings.engine.app_id}-items",
+            generation=serving.generation,
+            founding=serving.founding,
+            horizon=self.horizon,
+        )
+
+
+def _shape(manifest: Manifest, epochs: int) -> RowShape:
+    policy = manifest.policy
+    return RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, epochs)

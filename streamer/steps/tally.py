@@ -1,0 +1,85 @@
+"""What was judged: averages that fade, and plain counts by generation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamer.steps.judge import MODELS, FloatArray, Judged
+
+_GENERATIONS = 8
+
+
+class Fading:
+    """A mean over about the last ``memory`` values, older ones counting less and less; NaN before the first."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._sum = self._weight = 0.0
+
+    def add(self, values: FloatArray) -> None:
+        """Take (n,) values at once, n > 0; their order among themselves is given up."""
+        one = math.exp(-1 / self._memory)
+        fade = one ** len(values)
+        weight = (1 - fade) / (1 - one)
+        self._sum = self._sum * fade + float(values.mean()) * weight
+        self._weight = self._weight * fade + weight
+
+    @property
+    def mean(self) -> float:
+        """As things stand."""
+        return self._sum / self._weight if self._weight else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Recall@k and NDCG@k of a model, lately."""
+
+    recall: float
+    ndcg: float
+
+
+class Prequential:
+    """Recall@k and NDCG@k of test-then-learn; positions are those of `streamer.steps.judge`.
+
+    `report` may be called from any thread, everything else from one.
+    """
+
+    def __init__(self, k: int, memory: int) -> None:
+        self._k, self._memory = k, memory
+        self._recall: dict[tuple[str, str], Fading] = {}
+        self._ndcg: dict[tuple[str, str], Fading] = {}
+        self._generations: dict[str, tuple[int, int]] = {}
+
+    def report(self) -> dict[str, tuple[int, int]]:
+        """By model version how many events were judged and how many of them the live factors foretold.
+
+        Since this process started, of the last eight generations.
+        """
+        return dict(self._generations)
+
+    def add(self, model_version: str, judged: Judged) -> FloatArray:
+        """Count what a judge found of one generation; returns the live gains (S,), 1/log2(position + 2) or 0."""
+        for model in MODELS:
+            hit = judged.ranks[model] < self._k
+            gain = np.where(hit, 1 / np.log2(judged.ranks[model] + 2), 0.0)
+            for users, part in (("", ...), ("known", judged.known), ("new", ~judged.known)):
+                if len(hit[part]):
+                    self._of(self._recall, model, users).add(hit[part].astype(np.float64))
+                    self._of(self._ndcg, model, users).add(gain[part])
+            if model == "live":
+                gains, hits = gain, int(hit.sum())
+        judged_before, hits_before = self._generations.pop(model_version, (0, 0))
+        counts = {**self._generations, model_version: (judged_before + len(gains), hits_before + hits)}
+        self._generations = dict(list(counts.items())[-_GENERATIONS:])
+        return gains
+
+    def standing(self, model: str, users: str = "") -> Standing:
+        """Of a model; ``users`` known or new, of all without it. NaN where none was judged."""
+        nothing = Fading(self._memory)
+        return Standing(self._recall.get((model, users), nothing).mean, self._ndcg.get((model, users), nothing).mean)
+
+    def _of(self, averages: dict[tuple[str, str], Fading], model: str, users: str) -> Fading:
+        return averages.setdefault((model, users), Fading(self._memory))

@@ -1,0 +1,323 @@
+"""The sample is what was known before each event, whatever the batches; the judge ranks as a slow twin does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.layouts import HEAD
+from schemas.outcomes import Outcome
+from schemas.records import DAY_MS, Policy, Reference
+from streamer.factors.solve import solve_cholesky
+from streamer.factors.weigh import confidence_now
+from streamer.steps import prequential
+from streamer.steps.judge import MODELS, Judge, Judged
+from streamer.steps.sampled import Sampled, Trials
+from streamer.steps.tally import Fading, Prequential
+from streamer.steps.user import UserStep
+from tests.streamer.steps.world import NOW, FakeRecord, event, items, manifest, record, run, user_step
+
+POLICY = Policy(history_capacity=12, keys_capacity=12)
+
+
+def sampling(share: float = 1.0, *, fast: bool = False, **options: object) -> UserStep:
+    """A user step that samples; exact by default, so that its vectors do not depend on batches."""
+    return user_step(POLICY, "cg" if fast else "cholesky", fast=fast, sample=share, **options)  # type: ignore[arg-type]
+
+
+def trials_of(step: UserStep, records: list[FakeRecord], cuts: list[int]) -> list[tuple[object, ...]]:
+    """What each judged event was judged by, in log order for each user."""
+    found = []
+    for effects in run(step, records, cuts, {}):
+        trials: Any = None if effects.sampled is None else effects.sampled.trials
+        for at in range(0 if trials is None else len(trials)):
+            used = trials.used[at]
+            found.append(
+                (
+                    int(trials.item[at]),
+                    trials.vector[at].tobytes(),
+                    trials.target[at].tobytes(),
+                    trials.history[at, used].tobytes(),
+                    trials.strength[at, used].tobytes(),
+                    trials.time[at, used].tobytes(),
+                )
+            )
+    return sorted(found)
+
+
+EVENTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "user_id": st.sampled_from(["ann", "bob", "cem"]),
+            "item_id": st.sampled_from([f"i{n}" for n in range(20)] + ["unknown"]),
+            "event_type": st.sampled_from(["click", "like", "purchase", "hide", "return"]),
+            "request_id": st.integers(0, 30).map(str),
+            "timestamp": st.integers(NOW - DAY_MS, NOW),
+        }
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=25)
+@given(EVENTS, st.lists(st.integers(0, 25), max_size=4), st.sampled_from([0.3, 1.0]))
+def test_the_sample_does_not_depend_on_batches(bodies: list[dict[str, object]], cuts: list[int], share: float) -> None:
+    """The same events, each with the same row before it, to the last bit."""
+    records = [record(number, event(**body)) for number, body in enumerate(bodies)]
+    one_by_one = list(range(len(records)))
+    assert trials_of(sampling(share), records, cuts) == trials_of(sampling(share), records, one_by_one)
+
+
+def test_each_event_of_a_burst_is_judged_by_what_the_ones_before_it_left() -> None:
+    """Thirty events of two users in one batch, among them duplicates, are as thirty batches."""
+    rng = np.random.default_rng(0)
+    records = [
+        record(
+            number,
+            event(
+                user_id=f"u{number % 2}",
+                item_id=f"i{rng.integers(20)}",
+                request_id=f"{rng.integers(40)}",
+                event_type="hide" if number % 7 == 3 else "like",
+                timestamp=NOW - number,
+            ),
+        )
+        for number in range(30)
+    ]
+    whole = trials_of(sampling(), records, [])
+    assert len(whole) > 12
+    assert whole == trials_of(sampling(), records, list(range(30)))
+
+
+def test_only_what_was_applied_to_a_known_item_that_is_new_is_judged() -> None:
+    """Not a duplicate, a second click, an unknown or a hidden item; types count hides too, items the unknown."""
+    bodies = [
+        event(item_id="i1", request_id="1"),
+        event(item_id="i1", request_id="1"),
+        event(item_id="i1", request_id="2"),
+        event(item_id="unknown", request_id="3"),
+        event(item_id="i2", request_id="4", event_type="hide"),
+        event(item_id="i3", request_id="5", event_type="purchase"),
+    ]
+    (effects,) = run(sampling(), [record(number, body) for number, body in enumerate(bodies)], [], {})
+    sampled = effects.sampled
+    assert effects.outcomes[Outcome.DUPLICATE, None] == 1
+    assert sampled.trials.item.tolist() == [1, 3]
+    assert sampled.types == ["click", "click", "click", "hide", "purchase"]
+    assert sampled.items.tolist() == [1, 1, -1, 3]
+    assert sorted(sampled.applied.tolist()) == [1, 1, 3]
+
+
+def test_an_item_that_is_banned_while_the_batch_waits() -> None:
+    """It was read before: the sample does not ask again, and the batch goes on."""
+    view = items(POLICY)
+    step = sampling(view=view)
+    batch = step.read([record(0, event(item_id="i1"))], 0)
+    view.invalid.add("i1")
+    effects = step.apply(batch, [None])
+    assert effects.sampled is not None
+    assert effects.sampled.types == ["click"]
+
+
+def test_who_has_no_row_is_the_average_user() -> None:
+    """And the vector is the one before the event, not the one that it makes."""
+    rows: dict[bytes, bytes] = {}
+    step = sampling()
+    (first,) = run(step, [record(0, event(item_id="i1", request_id="1"))], [], rows)
+    assert first.sampled.trials.vector.tolist() == [[0.25] * 8]
+    before = np.frombuffer(rows[b"ann"][HEAD.itemsize : HEAD.itemsize + 32], "<f4")
+    (second,) = run(step, [record(1, event(item_id="i2", request_id="2"))], [], rows)
+    assert second.sampled.trials.vector.tobytes() == before.tobytes()
+
+
+def test_rows_of_another_generation_are_left_out() -> None:
+    """Their vectors lie in another space."""
+    rows: dict[bytes, bytes] = {}
+    run(sampling(), [record(0, event(item_id="i1", request_id="1"))], [], rows)
+    (effects,) = run(sampling(model_version="m2"), [record(1, event(item_id="i2", request_id="2"))], [], rows)
+    assert effects.sampled.trials is None
+    assert effects.sampled.types == ["click"]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_share_is_what_is_asked_for(fast: bool) -> None:
+    """By request id: a tenth of 3,000 events, the same ones on both paths; none of it at 0."""
+    records = [
+        record(number, event(user_id=f"u{number}", item_id=f"i{number % 20}", request_id=f"r{number}"))
+        for number in range(3_000)
+    ]
+    cuts = list(range(0, 3_000, 500))
+    found = [done.sampled for done in run(sampling(0.1, fast=fast), records, cuts, {})]
+    assert 230 < sum(len(one.types) for one in found) < 370
+    assert sum(len(one.applied) for one in found) == 3_000
+    again = [done.sampled for done in run(sampling(0.1), records, cuts, {})]
+    assert [one.items.tolist() for one in found] == [one.items.tolist() for one in again]
+    assert run(sampling(0.0), records[:10], [], {})[0].sampled is None
+
+
+def test_a_flood_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user's hundred events in a batch are judged up to a bound, and so is a batch."""
+    records = [record(number, event(item_id=f"i{number % 20}", request_id=f"r{number}")) for number in range(20)]
+    monkeypatch.setattr(prequential, "_EARLIER", 4)
+    (effects,) = run(sampling(), records, [], {})
+    assert len(effects.sampled.trials) == 5
+    monkeypatch.setattr(prequential, "_MOST", 3)
+    (effects,) = run(sampling(), records, [], {})
+    assert len(effects.sampled.trials) == 3
+    assert len(effects.sampled.types) == 20
+
+
+# --- the judge ------------------------------------------------------------------------------------------------------
+
+
+def slow_position(scores: np.ndarray, item: int, had: list[int]) -> float:
+    """By looking at every item."""
+    others = scores[[number for number in range(len(scores)) if number != item and number not in had]]
+    better, equal = (sum(bool(test) for test in some) for some in (others > scores[item], others == scores[item]))
+    return better + equal / 2
+
+
+def trials(rng: np.random.Generator, view: object, count: int, end: int) -> Trials:
+    """Trials of made-up users; half of each history is newer than the training data."""
+    width, size = 6, 20
+    history = np.stack([rng.permutation(size)[: width + 1] for _ in range(count)]).astype(np.int32)
+    used = rng.random((count, width)) < 0.7
+    return Trials(
+        item=history[:, width].astype(np.int64),
+        vector=rng.standard_normal((count, 8)).astype(np.float32),
+        target=view.space.vectors[history[:, width]],  # type: ignore[attr-defined]
+        history=np.where(used, history[:, :width], -1).astype(np.int32),
+        strength=rng.random((count, width)).astype(np.float32) + np.float32(0.5),
+        time=rng.integers(max(end - 5, 0), end + 6, (count, width)),
+        used=used,
+    )
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_positions_are_those_of_a_slow_twin(seed: int) -> None:
+    """Of all three models: live by the vectors as they are, frozen as they were, popularity by the counts."""
+    rng = np.random.default_rng(seed)
+    view = items(POLICY)
+    about = manifest(POLICY)
+    judge = Judge(about, view)
+    frozen = view.space.vectors.copy()
+    gramian_space = items(POLICY).space
+    view.put(["i3", "i4"], [2, 2], rng.standard_normal((2, 8)).astype(np.float32))
+    applied = rng.integers(0, 20, 40)
+    judge.count(applied)
+    counts = np.bincount(applied, minlength=20)
+    some = trials(rng, view, 7, about.training_data_end)
+    judged = judge.judge(some)
+    for at in range(7):
+        item, had = int(some.item[at]), some.history[at][some.history[at] >= 0].tolist()
+        popular = slow_position(counts, item, had)
+        assert judged.ranks["popularity"][at] == popular
+        scores = (view.space.vectors @ some.vector[at]).astype(np.float32)
+        assert judged.ranks["live"][at] == slow_position(scores, item, had)
+        assert judged.scores[at] == pytest.approx(scores[item], abs=1e-5)
+        old = some.used[at] & (some.time[at] <= about.training_data_end)
+        assert judged.known[at] == old.any()
+        if not old.any():
+            assert judged.ranks["frozen"][at] == popular
+            continue
+        confidence = confidence_now(some.strength[at], some.time[at], old, POLICY)
+        user = solve_cholesky(gramian_space, some.history[at, old], confidence[old], POLICY.rhs)
+        assert judged.ranks["frozen"][at] == slow_position(frozen @ user, item, had)
+
+
+def test_an_item_that_came_later_is_unknown_to_the_frozen_model() -> None:
+    """Live and popularity rank it; the frozen model cannot foretell it."""
+    view = items(POLICY)
+    judge = Judge(manifest(POLICY), view)
+    view.put(["late"], [1], np.full((1, 8), 9, np.float32))
+    judge.count(np.array([20, 20]))
+    trial = Trials(
+        item=np.array([20]),
+        vector=np.ones((1, 8), np.float32),
+        target=np.full((1, 8), 9, np.float32),
+        history=np.array([[3]], np.int32),
+        strength=np.ones((1, 1), np.float32),
+        time=np.zeros((1, 1), np.int64),
+        used=np.ones((1, 1), bool),
+    )
+    ranks = judge.judge(trial).ranks
+    assert (ranks["live"][0], ranks["frozen"][0], ranks["popularity"][0]) == (0.0, np.inf, 0.0)
+
+
+def test_an_item_that_moved_meanwhile_is_judged_as_it_was() -> None:
+    """It may be the event itself that has moved it towards its user."""
+    view = items(POLICY)
+    judge = Judge(manifest(POLICY), view)
+    some = trials(np.random.default_rng(0), view, 1, 7)
+    some.vector[:] = -some.target
+    before = judge.judge(some).ranks["live"][0]
+    view.put([f"i{some.item[0]}"], [2], 9 * some.vector)
+    assert judge.judge(some).ranks["live"][0] == before > 0
+
+
+def test_popularity_begins_with_the_training_data() -> None:
+    """As far as the manifest tells; an item that it names and the space lacks is passed over."""
+    reference = Reference({"click": 9}, {"i7": 5, "gone": 4}, 9)
+    judge = Judge(msgspec.structs.replace(manifest(POLICY), reference=reference), items(POLICY))
+    some = trials(np.random.default_rng(0), items(POLICY), 1, 7)
+    seventh = Trials(*[getattr(some, name) for name in Trials.__slots__])
+    seventh.item[0] = 7
+    seventh.history[0] = -1
+    assert judge.judge(seventh).ranks["popularity"][0] == 0.0
+
+
+# --- the tally ------------------------------------------------------------------------------------------------------
+
+
+def found(*positions: float, known: bool = True) -> Judged:
+    """What a judge says; the other models foretell nothing."""
+    ranks = {model: np.full(len(positions), np.inf) for model in MODELS} | {"live": np.array(positions)}
+    return Judged(ranks, np.full(len(positions), known), np.zeros(len(positions)))
+
+
+def test_hits_by_generation() -> None:
+    """Plain counts of the live factors, for whoever compares two generations; eight are kept."""
+    tally = Prequential(k=10, memory=1_000)
+    tally.add("m1", found(0, 9, 9.5, 10, np.inf))
+    tally.add("m2", found(3))
+    tally.add("m1", found(4))
+    assert tally.report() == {"m2": (1, 1), "m1": (6, 4)}
+    for number in range(8):
+        tally.add(f"n{number}", found(0))
+    assert list(tally.report()) == [f"n{number}" for number in range(8)]
+
+
+def test_recall_and_ndcg() -> None:
+    """Of the first k, by model and by users; what nobody judged is not a number."""
+    tally = Prequential(k=10, memory=1_000_000)
+    gains = tally.add("m1", found(0, 2, np.inf, np.inf))
+    assert gains.tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert tally.standing("live").recall == pytest.approx(0.5, rel=1e-4)
+    assert tally.standing("live").ndcg == pytest.approx(0.375, rel=1e-4)
+    assert tally.standing("frozen").recall == 0.0
+    assert tally.standing("live", "known").recall == pytest.approx(0.5, rel=1e-4)
+    assert np.isnan(tally.standing("live", "new").recall)
+    tally.add("m1", found(1, known=False))
+    assert tally.standing("live", "new").recall == 1.0
+
+
+def test_averages_fade() -> None:
+    """After as many values as it remembers, the old ones weigh a third."""
+    fading = Fading(100)
+    fading.add(np.ones(10_000))
+    for _ in range(100):
+        fading.add(np.zeros(1))
+    assert fading.mean == pytest.approx(np.exp(-1), abs=0.01)
+
+
+def test_a_sample_names_its_generation() -> None:
+    """Whoever judges it must know whose items the numbers are."""
+    (effects,) = run(sampling(model_version="m9"), [record(0, event())], [], {})
+    assert isinstance(effects.sampled, Sampled)
+    assert effects.sampled.model_version == "m9"
