@@ -14,7 +14,13 @@ for nothing. A step can only lower f, so the loss below never rises while both h
 with decay they do not (a user's ages count from the user's newest event, an item's from the training cut), and each
 half-step then lowers its own loss::
 
-    L = sum over all pairs (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + λ|X|^2 + λ_items |V|^2
+    L = sum over all pairs w (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + sum λ|x|^2 + sum λ_items |v|^2
+
+A row's own ridge is a diagonal of its own there, so it costs k more numbers a row: with ``ridge_nu`` above 0 it is
+``λ (n + alpha0 m)^nu`` for n pairs of the row out of m (Rendle et al. 2022, doi 10.1145/3523227.3548486).
+
+With ``weights`` w of the items' unobserved pairs, V'V becomes V' diag(w) V for the users, and V'V of an item's own
+half-step w times X'X, diag(w g + λ); an observed pair always weighs c - 1 more than an unobserved one of its item.
 
 solver "cholesky" solves each row exactly. `bootstrap.kernel` takes the same steps compiled, where numba is installed.
 Only the item vectors leave this file; the published user vectors come from the stream's own solver (`users.py`).
@@ -34,6 +40,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from bootstrap.model import gramian
+from streamer.factors.ridge import Ridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +64,8 @@ class Training:
     dimension: k; iterations: how often to alternate at most; seed: of the start; ridge: λ of the users; rhs: q;
     ridge_items: λ of the items, 0 for the users'; solver, and steps of conjugate gradients a half-step; patience: stop
     when the loss has fallen by less than this share of itself in a round (0: never); threads: 0 for as many as there
-    are processors, which changes no bit of the result.
+    are processors, which changes no bit of the result; ridge_nu, ridge_alpha0: how the ridges of both sides grow with
+    the number of pairs, see the module.
     """
 
     dimension: int
@@ -70,6 +78,8 @@ class Training:
     patience: float = 0.0
     threads: int = 0
     ridge_items: float = 0.0
+    ridge_nu: float = 0.0
+    ridge_alpha0: float = 0.0
 
     @property
     def ridges(self) -> tuple[float, float]:
@@ -81,6 +91,15 @@ class Training:
             raise ValueError(f"dimension, iterations and steps must be at least 1, the ridge above 0: {self}")
         if not (0 <= self.patience < 1 and self.threads >= 0 and self.ridge_items >= 0):
             raise ValueError(f"patience must be from 0 to below 1, threads and ridge_items 0 or more: {self}")
+        if not (0 <= self.ridge_nu <= 1 and self.ridge_alpha0 >= 0):
+            raise ValueError(f"ridge_nu must be from 0 to 1, ridge_alpha0 0 or more: {self}")
+
+    def ridges_of(self, ridge: float, pairs: npt.NDArray[np.integer], others: int) -> F64:
+        """The ridge of each row (n,) of so many pairs, with so many rows on the other side."""
+        if not self.ridge_nu:
+            return np.full(len(pairs), ridge)
+        # A row without pairs is solved by zeros whatever its ridge is; it must not be 0.
+        return Ridge(ridge, self.ridge_nu, self.ridge_alpha0 * others).of_all(np.maximum(pairs, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +117,7 @@ def fit_items(
     training: Training,
     on_iteration: Callable[[Iteration], None],
     start: F32 | None = None,
+    weights: F64 | None = None,
 ) -> F32:
     """Item vectors (items, k) of a confidence matrix; the same bytes for the same matrix, seed and start.
 
@@ -107,6 +127,7 @@ def fit_items(
         training: the hyper-parameters.
         on_iteration: called after each round.
         start: (items, k), where to begin: a row that is not finite begins at random, as all do without it.
+        weights: (items,), what an unobserved pair of each item weighs; None for 1.
     """
     users, items = by_user.shape
     if by_item.shape != (items, users):
@@ -119,8 +140,8 @@ def fit_items(
     x = np.zeros((users, training.dimension), np.float32)
     before = np.inf
     for number in range(1, training.iterations + 1):
-        half_step(by_user, v, x, training)
-        loss = half_step(by_item, x, v, training, items=True)
+        half_step(by_user, v, x, training, weights=weights)
+        loss = half_step(by_item, x, v, training, items=True, weights=weights)
         on_iteration(Iteration(number, training.iterations, loss))
         if before - loss < training.patience * abs(loss):
             break
@@ -135,22 +156,36 @@ def first_items(seed: int, items: int, dimension: int) -> F32:
     return v
 
 
-def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training, *, items: bool = False) -> float:
+def half_step(
+    confidence: csr_array,
+    fixed: F32,
+    moving: F32,
+    training: Training,
+    *,
+    items: bool = False,
+    weights: F64 | None = None,
+) -> float:
     """Lower the loss over every row of ``moving`` (n, k), in place, against ``fixed`` (m, k); returns the loss.
 
-    ``confidence`` is (n, m); ``items``: the rows that move are the items. In place, because both matrices of a large
-    catalogue are most of the memory.
+    ``confidence`` is (n, m); ``items``: the rows that move are the items; ``weights``: of the items, None for 1. In
+    place, because both matrices of a large catalogue are most of the memory.
     """
     ridge, other = reversed(training.ridges) if items else training.ridges
-    values, axes = np.linalg.eigh(gramian(fixed))
+    values, axes = np.linalg.eigh(gramian(fixed, None if items else weights))
     side = _Side(
         confidence.astype(np.float64, copy=False),
         np.ascontiguousarray(fixed @ axes.astype(np.float32)),
-        np.maximum(values + ridge, ridge).astype(np.float32),
+        values,
+        weights if weights is not None and items else np.ones(len(moving)),
+        training.ridges_of(ridge, np.diff(confidence.indptr), len(fixed)),
         axes.astype(np.float32),
         training,
     )
     loss = other * float(np.einsum("ij,ij->", fixed, fixed, dtype=np.float64))
+    if training.ridge_nu:
+        pairs = np.bincount(confidence.indices, minlength=len(fixed))
+        lengths = np.einsum("ij,ij->i", fixed, fixed, dtype=np.float64)
+        loss = float(training.ridges_of(other, pairs, len(moving)) @ lengths)
     with ThreadPoolExecutor(training.threads or os.cpu_count() or 1, "als") as pool:
         # Added up in their order, whoever came first.
         for share in pool.map(lambda rows: side.lower(rows, moving), _runs(confidence.indptr)):
@@ -160,11 +195,17 @@ def half_step(confidence: csr_array, fixed: F32, moving: F32, training: Training
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One half-step's problem. rows: (m, k) fixed vectors, diagonal: (k,), both where the Gramian is diagonal."""
+    """One half-step's problem.
+
+    rows: (m, k) fixed vectors, values: (k,) the Gramian's diagonal, both where it is diagonal; weights, ridges: (n,)
+    make the diagonal of a row's system of it.
+    """
 
     confidence: csr_array
     rows: F32
-    diagonal: F32
+    values: F64
+    weights: F64
+    ridges: F64
     axes: F32
     training: Training
 
@@ -177,8 +218,8 @@ class _Side:
             one = np.float32(right == "c")
             share = float(
                 kernel(
-                    matrix.indptr, matrix.indices, matrix.data, run.start, run.stop, self.rows, self.diagonal, one,
-                    self.training.steps, x,
+                    matrix.indptr, matrix.indices, matrix.data, run.start, run.stop, self.rows, self.values,
+                    self.weights, self.ridges, one, self.training.steps, x,
                 )
             )  # fmt: skip
         else:
@@ -223,7 +264,8 @@ class _Block:
 
     def __init__(self, confidence: csr_array, rows: slice, pairs: slice, side: _Side, rhs: Literal["c", "c-1"]) -> None:
         c: F64 = confidence.data[pairs]
-        self.diagonal = side.diagonal
+        ridges = side.ridges[rows, None]
+        self.diagonal = np.maximum(side.weights[rows, None] * side.values + ridges, ridges).astype(np.float32)
         self.vectors = side.rows[confidence.indices[pairs]]
         self.indptr = confidence.indptr[rows.start : rows.stop + 1] - pairs.start
         self.lengths = np.diff(self.indptr)
@@ -268,7 +310,7 @@ class _Block:
         """Solve every row of ``x`` exactly, in float64; returns these rows' share of the loss."""
         for row, (start, end) in enumerate(zip(self.indptr, self.indptr[1:], strict=False)):
             v = self.vectors[start:end].astype(np.float64)
-            system = np.diag(self.diagonal.astype(np.float64)) + (v * self.weight[start:end, None]).T @ v
+            system = np.diag(self.diagonal[row].astype(np.float64)) + (v * self.weight[start:end, None]).T @ v
             x[row] = np.linalg.solve(system, self.target[row])
         return self.constant - float(np.einsum("ij,ij->", self.target, x, dtype=np.float64))
 

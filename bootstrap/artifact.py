@@ -8,10 +8,12 @@
 ``average_user.npy``         (k,) float32
 ``*_bias.npy``               (m,) and (n,) float32, of items and users; explicit feedback only
 ``popularity.npy``           (m,) float64, the strength of all users at the training cut
+``weights.npy``              (m,) float64, of unobserved pairs, where the policy has an ``unobserved_power``
 ``item_event_time.npy``      (m,) int64, ms
 ``user_*.npy``               the counters of each user's row
 ``history_*.npy``            `start` (n + 1,), and end to end the item hash, time and strength of each entry
 ``key_*.npy``                likewise the idempotency keys
+``user_segment*.npy``        each user's segment and when it was named, where the policy has a ``segment_key``
 ``suppressed``               one JSON array a user who suppressed something: the user's number, then the entries
 ===========================  =================================================================================
 
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from bootstrap.model import HISTORY_DTYPES, KEY_DTYPES, USER_DTYPES, Model, Users
+from bootstrap.model import HISTORY_DTYPES, KEY_DTYPES, SEGMENT_DTYPES, USER_DTYPES, Model, Users
 from bootstrap.storage import MANIFEST, Folder, join, save_array, sums, write_folder
 from schemas.layouts import Suppression
 from schemas.records import Artifact, Manifest
@@ -54,9 +56,11 @@ def files_of(model: Model) -> dict[str, bytes]:
         "average_user": model.average_user[:k],
         "popularity": model.popularity,
         "item_event_time": model.item_event_time,
+        **({} if model.weights is None else {"weights": model.weights}),
         "history_start": users.history_start,
         "key_start": users.key_start,
         **{f"user_{name}": getattr(users, name) for name in USER_DTYPES},
+        **{f"user_{name}": getattr(users, name) for name in SEGMENT_DTYPES if users.segment is not None},
         **{f"history_{name}": getattr(users, name) for name in HISTORY_DTYPES},
         **{_key_file(name): getattr(users, name) for name in KEY_DTYPES},
     }
@@ -151,6 +155,9 @@ class _Reading:
             average_user=np.array(self._manifest.average_row, np.float32),
             mean=self._manifest.global_mean,
             projected=self._count.get("projected_items", 0),
+            segments={name: np.array(row, np.float32) for name, row in self._manifest.segments.items()},
+            popularity_user=self._popularity_user(),
+            weights=self._array("weights", "<f8", (m,)) if self._manifest.policy.unobserved_power else None,
         )
 
     def _rows(self, vectors: str, bias: str, shape: tuple[int, int]) -> Any:
@@ -160,12 +167,21 @@ class _Reading:
             return rows
         return np.concatenate([rows, self._array(bias, "<f4", shape[:1])[:, None]], axis=1)
 
+    def _popularity_user(self) -> Any:
+        vector = self._manifest.popularity_user
+        return None if vector is None else np.array(vector, np.float32)
+
     def _users(self, n: int) -> Users:
         entries, keys = self._of("interactions"), self._of("keys")
         columns = {
             **{name: self._array(f"user_{name}", dtype, (n,)) for name, dtype in USER_DTYPES.items()},
             **{name: self._array(f"history_{name}", dtype, (entries,)) for name, dtype in HISTORY_DTYPES.items()},
             **{name: self._array(_key_file(name), dtype, (keys,)) for name, dtype in KEY_DTYPES.items()},
+            **{
+                name: self._array(f"user_{name}", dtype, (n,))
+                for name, dtype in SEGMENT_DTYPES.items()
+                if self._manifest.policy.segment_key
+            },
             "history_start": self._starts("history_start", n, entries, self._manifest.policy.history_capacity),
             "key_start": self._starts("key_start", n, keys, self._manifest.policy.keys_capacity),
         }

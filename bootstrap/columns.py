@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.records import SUPPRESSING
-from streamer.events.hashes import item_hash
+from streamer.events.hashes import item_hash, segment_hash, segment_name
 from streamer.factors.weigh import event_weight, event_weights
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ U32 = npt.NDArray[np.uint32]
 Index = npt.NDArray[np.intp]
 
 POSITIVE, SUPPRESSED, RETURNED = 0, 1, 2
-_NAMES = ("user", "item", "kind", "weight", "at", "after", "request", "fingerprint")
+_NAMES = ("user", "item", "kind", "weight", "at", "after", "request", "fingerprint", "segment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Columns:
     """E events in log order; all columns (E,).
 
     kind: `POSITIVE`, `SUPPRESSED` or `RETURNED`; user, item: numbers into ``user_ids`` and ``item_ids``; at: ms;
-    after: the source offset that follows. hashes: (items,) of ``item_ids``, all distinct.
+    after: the source offset that follows. segment: the hash of what the event's context names under the policy's
+    ``segment_key``, 0 for none; segment_names: of the hashes. hashes: (items,) of ``item_ids``, all distinct.
     """
 
     user: Index
@@ -42,9 +43,11 @@ class Columns:
     after: I64
     request: U64
     fingerprint: U32
+    segment: U64
     user_ids: list[str]
     item_ids: list[str]
     hashes: U64
+    segment_names: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -61,7 +64,8 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
     items: dict[str, int] = {}
     hashes: dict[int, str] = {}
     weights = event_weights(policy)
-    rows: list[tuple[int, int, int, float, int, int, int, int]] = []
+    segments: dict[int, str] = {}
+    rows: list[tuple[int, int, int, float, int, int, int, int, int]] = []
     collisions = 0
     for event, request, fingerprint, after in zip(log.events, log.requests, log.fingerprints, log.nexts, strict=True):
         item = items.get(event.item_id)
@@ -76,12 +80,16 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
         else:
             weight = event_weight(weights, event.event_type, event.value)
         user = users.setdefault(event.user_id, len(users))
-        rows.append((user, item, kind, weight, event.timestamp, after, request, fingerprint))
+        segment = 0
+        if policy.segment_key and (name := segment_name(event.context, policy.segment_key)):
+            segments[segment := segment_hash(name)] = name
+        rows.append((user, item, kind, weight, event.timestamp, after, request, fingerprint, segment))
     # An empty log has no columns to turn.
-    turned = list(zip(*rows, strict=True)) or [()] * 8
-    types = (np.intp, np.intp, np.int8, np.float64, np.int64, np.int64, np.uint64, np.uint32)
+    turned = list(zip(*rows, strict=True)) or [()] * 9
+    types = (np.intp, np.intp, np.int8, np.float64, np.int64, np.int64, np.uint64, np.uint32, np.uint64)
     columns: dict[str, Any] = {
         name: np.array(column, dtype) for name, column, dtype in zip(_NAMES, turned, types, strict=True)
     }
     known = np.fromiter(hashes, np.uint64, len(hashes))
-    return Columns(user_ids=list(users), item_ids=list(items), hashes=known, **columns), collisions
+    ids: dict[str, Any] = {"user_ids": list(users), "item_ids": list(items), "hashes": known, "segment_names": segments}
+    return Columns(**columns, **ids), collisions

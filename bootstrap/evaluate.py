@@ -16,7 +16,7 @@ its vector is projected (`content.py`) it is ranked with the others, else it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,17 +24,20 @@ import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, Columns
 from bootstrap.metrics import ranked, shown
+from bootstrap.serve import solver_of
 from bootstrap.users import vectors_of
 from streamer.factors.history import Histories, fold_batch
+from streamer.factors.serving import Past, serve
 from streamer.factors.weigh import confidence_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from bootstrap.matrix import Matrix
     from bootstrap.model import Users
     from bootstrap.users import Solved
     from schemas.records import Policy
+    from streamer.factors.serving import Priors
     from streamer.factors.space import ItemSpace
 
 F32 = npt.NDArray[np.float32]
@@ -51,7 +54,8 @@ class Trained:
     """A model fitted on the events before the cut; ``users`` numbers users as the columns do.
 
     The space holds the matrix's items in its order, the last ``projected`` of them without events; losses: of each
-    round of the training.
+    round of the training; priors, and what the manifest says of them: None and nothing where long-term vectors are
+    published as they are.
     """
 
     users: Users
@@ -60,6 +64,9 @@ class Trained:
     solved: Solved
     projected: int = 0
     losses: tuple[float, ...] = ()
+    priors: Priors | None = None
+    segments: Mapping[str, F32] = field(default_factory=dict)
+    popularity_user: F32 | None = None
 
 
 def split(columns: Columns, fraction: float) -> tuple[Index, Index]:
@@ -210,7 +217,10 @@ class _Replay:
         columns, solved = self._columns, self._trained.solved
         folded, frozen = np.full(len(self._tests), -1.0), np.full(len(self._tests), -1.0)
         histories, seen = self._histories(), self._seen()
+        events_of, segment = self._trained.users.events[self._users].copy(), self._segments()
         start = solved.vectors[self._users]
+        if self._trained.priors is not None:
+            start = self._solve(histories, np.arange(len(start)), events_of, segment)
         now, done = start.copy(), 0
         for events in self._rounds():
             row, item = self._row[events], self._item[events]
@@ -233,7 +243,10 @@ class _Replay:
                 self._policy.half_life_ms,
                 rows=row,
             )
-            now[row] = self._solve(histories, row)
+            events_of[row] += 1
+            named = columns.segment[test]
+            segment[row] = np.where(named > 0, named, segment[row])
+            now[row] = self._solve(histories, row, events_of[row], segment[row])
             for at in chosen.tolist():
                 seen[row[at]].add(int(item[at]))
             on_events(done := done + len(events))
@@ -258,7 +271,15 @@ class _Replay:
         out.items[used], out.strength[used], out.time[used] = users.item[at], users.strength[at], users.time[at]
         return out
 
-    def _solve(self, histories: Histories, row: Index) -> F32:
+    def _segments(self) -> npt.NDArray[np.uint64]:
+        """The test users' segments at the cut."""
+        segment = self._trained.users.segment
+        return np.zeros(len(self._users), np.uint64) if segment is None else segment[self._users].copy()
+
+    def _solve(
+        self, histories: Histories, row: Index, events: npt.NDArray[np.int64], segment: npt.NDArray[np.uint64]
+    ) -> F32:
+        """What is published of users (rows of the histories) with so many events and these segments, both (B,)."""
         width = max(1, int(histories.count[row].max(initial=1)))
         items, strength, time = (
             histories.items[row, :width],
@@ -269,7 +290,11 @@ class _Replay:
         index = trained.space.lookup(items)
         used = np.arange(width) < histories.count[row][:, None]
         confidence = confidence_now(strength, time, used, policy)
-        return vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
+        vectors = vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
+        if trained.priors is None:
+            return vectors
+        past, solve = Past(items, time, used, index, confidence), solver_of(trained.space, policy, self._tolerance)
+        return serve(past, vectors, events, segment, policy, trained.priors, solve).vectors
 
     @property
     def known_item(self) -> npt.NDArray[np.bool_]:

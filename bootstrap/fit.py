@@ -20,9 +20,10 @@ from bootstrap.engine import Engine
 from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summary
 from bootstrap.explicit import Ridges
 from bootstrap.fold import fold
-from bootstrap.matrix import build, widened
+from bootstrap.matrix import build, weights_of, widened
 from bootstrap.model import Model, begin, gramian
 from bootstrap.online import foretell as foretell_online
+from bootstrap.priors import priors_for
 from bootstrap.unwanted import unwanted
 from bootstrap.users import solve_users, space_of
 from bootstrap.windows import Part, Segments, by_segment, windows, worst
@@ -50,7 +51,7 @@ class Recipe:
 
     tolerance: the stream's solver's; objective: als, sgd or bpr; ridges and descent are of explicit feedback, ranking
     is bpr's; content_ridge: 0 is to be chosen; engine: what trains the item vectors, and where if that is Spark;
-    items_online: measure once more with items that move.
+    items_online: measure once more with items that move; segment_users: the fewest users that make a segment.
     """
 
     training: Training
@@ -64,6 +65,7 @@ class Recipe:
     engine: Engine = Engine.NATIVE
     spark_master: str = "local[*]"
     items_online: bool = False
+    segment_users: int = 20
     objective: Literal["als", "sgd", "bpr"] = "als"
     ridges: Ridges = _RIDGES
     descent: Descent = _DESCENT
@@ -115,6 +117,9 @@ def fit(
         gramian_users=gramian(solved.vectors),
         average_user=solved.average,
         projected=trained.projected,
+        segments=trained.segments,
+        popularity_user=trained.popularity_user,
+        weights=weights_of(matrix, recipe.policy.unobserved_power),
     )
     return model, solved.parity_error
 
@@ -217,7 +222,8 @@ def train(
         projected = len(new.ids)
     space = space_of(matrix, items, recipe.policy)
     solved = solve_users(matrix, space, recipe.policy, recipe.tolerance)
-    return Trained(users, matrix, space, solved, projected, tuple(losses))
+    priors = priors_for(columns, users, matrix, space, solved, recipe.policy, recipe.segment_users)
+    return Trained(users, matrix, space, solved, projected, tuple(losses), *priors)
 
 
 def _items(
@@ -251,4 +257,5 @@ def _items(
                 patience=training.patience,
                 start=began,
             )
-        return fit_items(matrix.by_user, matrix.by_item, training, tell, began)
+        weights = weights_of(matrix, recipe.policy.unobserved_power)
+        return fit_items(matrix.by_user, matrix.by_item, training, tell, began, weights)

@@ -50,9 +50,23 @@ def fold(columns: Columns, policy: Policy) -> Users:
         cap_day=day.astype(np.uint32),
         cap_count=np.bincount(user[on_day], minlength=n).astype(np.uint32),
         suppressed=suppressed,
+        **_segments(columns, policy),
         **_histories(columns, weighed, policy),
         **_keys(columns, policy.keys_capacity),
     )
+
+
+def _segments(columns: Columns, policy: Policy) -> dict[str, Any]:
+    """The segment columns of `Users`: what the newest event named, of two at the same time the greater hash."""
+    if not policy.segment_key:
+        return {}
+    named = np.flatnonzero(columns.segment)
+    order = named[np.lexsort((columns.segment[named], columns.at[named]))]
+    found, at = np.zeros(len(columns.user_ids), np.uint64), np.zeros(len(columns.user_ids), np.int64)
+    # The last assignment of a user counts.
+    for user, event in zip(columns.user[order].tolist(), order.tolist(), strict=True):
+        found[user], at[user] = columns.segment[event], columns.at[event]
+    return {"segment": found, "segment_at": at}
 
 
 def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, Any]:

@@ -207,6 +207,8 @@ def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: 
         patience=bootstrap.patience,
         threads=bootstrap.threads,
         ridge_items=bootstrap.ridge_items,
+        ridge_nu=policy.ridge_nu,
+        ridge_alpha0=policy.ridge_alpha0,
     )
     return Recipe(
         training,
@@ -220,6 +222,7 @@ def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: 
         engine=engine,
         spark_master=bootstrap.spark_master,
         items_online=items_online,
+        segment_users=bootstrap.segment_users,
         objective=bootstrap.objective,
         ridges=Ridges(policy.ridge, ridge_items, ridge_bias, bootstrap.ridge_item_bias or ridge_bias),
         descent=Descent(
@@ -283,7 +286,7 @@ def make(
         average_user=model.average_user[: plan.training.dimension].tolist(),
         average_bias=None if model.mean is None else float(model.average_user[-1]),
         global_mean=model.mean,
-        segments={},
+        segments={name: vector.tolist() for name, vector in model.segments.items()},
         metrics=metrics,
         gates=gates,
         artifact=Artifact("", {}),
@@ -292,6 +295,7 @@ def make(
         code_version=code_version(),
         reference=reference_of(log),
         user_gramian=user_gramian(model) if model.mean is None else None,
+        popularity_user=None if model.popularity_user is None else model.popularity_user.tolist(),
     )
     return manifest, model
 

@@ -14,7 +14,7 @@ from streamer.factors.kernel.jit import FAST, jit, number_of
 _TINY = np.float32(1e-30)
 _f4, _f8, _i8 = types.float32, types.float64, types.int64
 _SIGNATURES: Any = [
-    _f8(index[::1], index[::1], _f8[::1], _i8, _i8, _f4[:, ::1], _f4[::1], _f4, _i8, _f4[:, ::1])
+    _f8(index[::1], index[::1], _f8[::1], _i8, _i8, _f4[:, ::1], _f8[::1], _f8[::1], _f8[::1], _f4, _i8, _f4[:, ::1])
     for index in (types.int32, _i8)
 ]
 
@@ -83,22 +83,28 @@ def _compile(sources: int) -> Any:
         first: int,
         last: int,
         fixed: Any,
-        diagonal: Any,
+        values: Any,
+        weights: Any,
+        ridges: Any,
         right: float,
         steps: int,
         moving: Any,
     ) -> float:
         """Conjugate-gradient steps for rows first to last, in place in ``moving``; returns their share of the loss.
 
-        indptr, items, confidence: of the whole matrix; fixed (m, k), diagonal (k,), moving (last - first, k): where
-        the fixed side's Gramian is diagonal; right: 1 where q = c, 0 where it is c - 1.
+        indptr, items, confidence: of the whole matrix; weights, ridges: of all its rows; fixed (m, k), moving
+        (last - first, k): where the fixed side's Gramian is diagonal, values (k,); right: 1 where q = c, 0 where it is
+        c - 1.
         """
         if not sources:
             return 0.0
         k, loss = fixed.shape[1], 0.0
+        diagonal = np.empty(k, np.float32)
         b, r, p, z = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
         for row in range(first, last):
             x, start, end = moving[row - first], indptr[row], indptr[row + 1]
+            for j in range(k):
+                diagonal[j] = np.float32(max(weights[row] * values[j] + ridges[row], ridges[row]))
             loss += _begin(items, confidence, start, end, fixed, diagonal, right, x, b, r)
             rho = np.float32(0)
             for j in range(k):

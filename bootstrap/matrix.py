@@ -114,6 +114,18 @@ def newer_of(users: Users) -> I64:
     return newer
 
 
+def weights_of(matrix: Matrix, power: float) -> F64 | None:
+    """What an unobserved pair of each item weighs (m,): n^power over its mean, n users of the item; None for 1.
+
+    As eALS has it (He et al. 2016, doi 10.1145/2911451.2911489): the more popular an item, the likelier that who did
+    not take it did not want it. Items without events (`widened`) weigh 1.
+    """
+    if not power:
+        return None
+    share = np.diff(matrix.by_item.indptr).astype(np.float64) ** power
+    return np.concatenate([share / share.mean(), np.ones(len(matrix.item_ids) - len(share))])
+
+
 def newest_entry(users: Users) -> I64:
     """(n,) the time that each user's ages count from; 0 for a user without history."""
     newest = np.zeros(len(users.ids), np.int64)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from schemas.layouts import HEAD, Extras, RowShape, Suppression, UserRows, empty_user_rows
 
@@ -27,7 +28,8 @@ class Users:
     events, event_time (ms), source_next, cap_day, cap_count, key_head: (n,) as in `schemas.layouts`.
     history_start: (n + 1,), user u's entries are history_start[u] to history_start[u + 1] of item (hash), time (ms)
     and strength; key_start likewise for request, fingerprint and key_time (s).
-    suppressed: of the few users who suppressed anything.
+    suppressed: of the few users who suppressed anything. segment, segment_at: (n,) as in `schemas.layouts.Extras`,
+    None where the policy has no ``segment_key``.
     """
 
     ids: list[str]
@@ -46,6 +48,8 @@ class Users:
     fingerprint: U32
     key_time: U32
     suppressed: Mapping[int, tuple[Suppression, ...]]
+    segment: U64 | None = None
+    segment_at: I64 | None = None
 
     def rows(
         self, part: slice, vectors: F32, *, shape: RowShape, generation: int, epochs: I64, version: int
@@ -62,6 +66,12 @@ class Users:
         head["keys"] = _spread(rows, self, ids, self.key_start, ("request", "fingerprint", "key_time"))
         for user in self.suppressed.keys() & set(ids):
             rows.extras[user - ids.start] = Extras(self.suppressed[user])
+        if self.segment is not None and self.segment_at is not None:
+            for row, (name, at) in enumerate(
+                zip(self.segment[part].tolist(), self.segment_at[part].tolist(), strict=True)
+            ):
+                if name:
+                    rows.extras[row] = structs.replace(rows.extras.get(row, Extras()), segment=name, segment_at=at)
         return rows
 
 
@@ -81,8 +91,10 @@ class Model:
     """Everything that an artifact holds beside its manifest.
 
     items: (m, k) float32; popularity: (m,) float64, the strength of all users at the cut; item_event_time: (m,) ms;
-    user_vectors: (n, k) float32; gramian_items, gramian_users: (k, k) float64; average_user: (k,) float32; projected:
-    how many items, the last ones, had no events and have their vector from `content.py`.
+    user_vectors: (n, k) float32, of the long term; gramian_items, gramian_users: (k, k) float64; average_user: (k,)
+    float32, segments: the same of each segment; popularity_user: (k,) float32, where the policy asks for it;
+    weights: (m,) of unobserved pairs, None for 1; projected: how many items, the last ones, had no events and have
+    their vector from `content.py`.
     With explicit feedback ``mean`` is the ratings' mean, vectors have k + 1 numbers, their bias last, and popularity
     counts ratings; the Gramians are those of the vectors without their biases.
     """
@@ -98,14 +110,17 @@ class Model:
     average_user: F32
     projected: int = 0
     mean: float | None = None
+    segments: Mapping[str, F32] = field(default_factory=dict)
+    popularity_user: F32 | None = None
+    weights: F64 | None = None
 
 
-def gramian(vectors: F32) -> F64:
-    """V'V in float64, in blocks. vectors: (n, k)."""
+def gramian(vectors: F32, weights: F64 | None = None) -> F64:
+    """V'V, or V' diag(w) V, in float64, in blocks. vectors: (n, k); weights: (n,)."""
     out = np.zeros((vectors.shape[1], vectors.shape[1]))
     for start in range(0, len(vectors), 8192):
         block = vectors[start : start + 8192].astype(np.float64)
-        out += block.T @ block
+        out += block.T @ block if weights is None else (block.T * weights[start : start + 8192]) @ block
     return out
 
 
@@ -127,6 +142,8 @@ USER_DTYPES: Mapping[str, Any] = {
     "key_head": "<u2",
 }
 HISTORY_DTYPES: Mapping[str, Any] = {"item": "<u8", "time": "<i8", "strength": "<f4"}
+SEGMENT_DTYPES: Mapping[str, Any] = {"segment": "<u8", "segment_at": "<i8"}
+"""Files that an artifact has only where the policy has a ``segment_key``."""
 KEY_DTYPES: Mapping[str, Any] = {"request": "<u8", "fingerprint": "<u4", "key_time": "<u4"}
 
 # A change of the row's head must be noticed here.

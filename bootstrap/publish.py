@@ -23,6 +23,7 @@ from kafka.errors import KafkaError
 
 from bootstrap.broker import administration, client_options, committed_reader, speaking
 from bootstrap.records import VERSION, Writer
+from bootstrap.serve import server_of
 from bootstrap.served import check, served
 from schemas.layouts import RowShape, encode_user_rows
 from schemas.records import Manifest
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from kafka import KafkaAdminClient
 
     from bootstrap.model import Model
+    from streamer.factors.serving import Served
     from streamer.settings import Settings
 
 _TRANSACTION_MS = 900_000  # Kafka's default bound: a large generation takes minutes
@@ -193,7 +195,8 @@ def _send_items(
     mean = float(model.popularity.mean()) if manifest.policy.sgd_balance > 0 else 0.0
     for row, item_id in enumerate(model.item_ids):
         popularity = float(model.popularity[row]) / mean if mean > 0 else None
-        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]), popularity)
+        weight = 1.0 if model.weights is None else float(model.weights[row])
+        record = writer.item(item_id, model.items[row], int(model.item_event_time[row]), popularity, weight)
         number = partition(record.key, partitions)
         last[number] = sender.send(topic, record.key, record.value, record.headers, number)
     sender.flush()
@@ -217,7 +220,7 @@ def _send_users(
     state, factors = settings.topic("user-state"), settings.topic("user-factors")
     policy, users, writer = manifest.policy, model.users, _writer(settings, manifest)
     shape = RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(epochs))
-    lengths = np.diff(users.history_start)
+    lengths, server = np.diff(users.history_start), server_of(manifest, model, settings.engine.tolerance)
     for first in range(0, len(users.ids), _USERS):
         part = slice(first, min(first + _USERS, len(users.ids)))
         rows = users.rows(
@@ -228,19 +231,27 @@ def _send_users(
             epochs=np.array(epochs, np.int64),
             version=VERSION,
         )
+        served = None if server is None else server.serve(rows)
         for user, row in enumerate(encode_user_rows(rows), first):
             record = writer.user(
                 users.ids[user],
-                model.user_vectors[user],
+                model.user_vectors[user] if served is None else served.vectors[user - first],
                 events=int(users.events[user]),
                 event_time=int(users.event_time[user]),
                 epochs=epochs,
                 suppressed=users.suppressed.get(user, ()),
-                has_history=bool(lengths[user]),
+                **_basis_of(served, user - first, bool(lengths[user])),
             )
             number = partition(record.key, counts[state])
             sender.send(state, record.key, row, None, number)
             sender.send(factors, record.key, record.value, record.headers, number)
+
+
+def _basis_of(served: Served | None, at: int, has_history: bool) -> dict[str, Any]:
+    """What the record of one user of a pass says of what its vector rests on."""
+    if served is None:
+        return {"basis": "history" if has_history else "average"}
+    return {"basis": served.basis[at], "session": served.session[at] if served.has_session[at] else None}
 
 
 def _writer(settings: Settings, manifest: Manifest) -> Writer:

@@ -41,12 +41,15 @@ class Writer:
     encoding: Literal["json", "f32le"]
     biased: bool = False
 
-    def item(self, item_id: str, vector: F32, event_time: int, popularity: float | None = None) -> Outgoing:
+    def item(
+        self, item_id: str, vector: F32, event_time: int, popularity: float | None = None, weight: float = 1.0
+    ) -> Outgoing:
         """An item's record; its ``events`` count what the stream applies, so they start at 0. vector: (k,).
 
-        ``popularity``: relative to the mean, where the stream's item updates are balanced by it.
+        ``popularity``: relative to the mean, where the stream's item updates are balanced by it; ``weight``: of an
+        unobserved pair.
         """
-        rest = {"events": 0, "event_time": event_time, "items_epoch": []}
+        rest = {"events": 0, "event_time": event_time, "items_epoch": []} | ({"weight": weight} if weight != 1 else {})
         if popularity is not None:
             rest["popularity"] = float(np.float32(popularity))
         return self._record("item", item_id, vector, rest)
@@ -60,16 +63,22 @@ class Writer:
         event_time: int,
         epochs: Sequence[int],
         suppressed: Sequence[Suppression],
-        has_history: bool,
+        basis: str,
+        session: F32 | None = None,
     ) -> Outgoing:
-        """A user's record. vector: (k,); epochs: for each item partition the offset that its vectors end at."""
-        rest = {
+        """A user's record.
+
+        vector, session: (k,); epochs: for each item partition the offset that its vectors end at.
+        """
+        rest: dict[str, Any] = {
             "events": events,
             "event_time": event_time,
             "items_epoch": epochs,
             "suppressed": [entry.item_id for entry in suppressed if entry.until >= entry.positive],
-            "basis": "history" if has_history else "average",
+            "basis": basis,
         }
+        if session is not None:
+            rest["session"] = np.ascontiguousarray(session)
         return self._record("user", user_id, vector, rest)
 
     def _record(self, kind: str, entity: str, vector: F32, rest: dict[str, Any]) -> Outgoing:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap.matrix import weights_of
 from streamer.factors.coldstart import average_user
 from streamer.factors.guard import guard
+from streamer.factors.ridge import ridge_of
 from streamer.factors.solve import solve_batch, solve_cholesky
 from streamer.factors.space import ItemSpace
 
@@ -38,8 +40,19 @@ class Solved:
 
 def space_of(matrix: Matrix, items: F32, policy: Policy) -> ItemSpace:
     """The space that a worker would build from these item vectors (m, k)."""
-    space = ItemSpace(items.shape[1], policy.ridge, capacity=max(len(items), 1))
-    space.put(space.add(matrix.item_ids, matrix.hashes), items)
+    return space_of_items(matrix.item_ids, matrix.hashes, items, weights_of(matrix, policy.unobserved_power), policy)
+
+
+def space_of_items(
+    item_ids: list[str],
+    hashes: npt.NDArray[np.uint64],
+    items: F32,
+    weights: npt.NDArray[np.float64] | None,
+    policy: Policy,
+) -> ItemSpace:
+    """The same of items with these ids, hashes (m,) and weights (m,)."""
+    space = ItemSpace(items.shape[1], ridge_of(policy, len(items)), capacity=max(len(items), 1))
+    space.put(space.add(item_ids, hashes), items, weights)
     space.recount()
     space.refactor()
     return space

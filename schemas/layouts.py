@@ -15,7 +15,7 @@ User row::
 
     history, 20*H bytes: item hash H*u8 | newest event time of the item, ms H*i8 | strength H*f4
     keys, 16*R bytes:    request hash R*u8 | fingerprint R*u4 | event time, whole seconds R*u4
-    extras: MessagePack array, see `Extras`; absent (e = 0) for a user who never suppressed anything
+    extras: MessagePack array, see `Extras`; absent (e = 0) for a user who never suppressed anything and has no segment
 
 H and R are the row's *size class*, the smallest of `size_classes` that holds its n entries and m keys; slots past n
 and m are zero. Fixed sizes let a batch of rows be read and written by numpy as a whole, and a young user stays small.
@@ -114,9 +114,14 @@ class Suppression(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Extras(msgspec.Struct, array_like=True, frozen=True):
-    """The rare part of a user row."""
+    """The rare part of a user row.
+
+    ``segment`` is the hash of the segment that the newest event named, 0 for none; ``segment_at`` that event's time.
+    """
 
     suppressed: tuple[Suppression, ...] = ()
+    segment: int = 0
+    segment_at: int = 0
 
 
 _EXTRAS_DECODER = msgspec.msgpack.Decoder(Extras)
@@ -265,7 +270,7 @@ def encode_user_rows(rows: UserRows, which: npt.NDArray[np.intp] | None = None) 
     if rows.extras:
         for position, row in enumerate(index.tolist()):
             if row in rows.extras:
-                tails[position] = _EXTRAS_ENCODER.encode(rows.extras[row])
+                tails[position] = _encode_extras(rows.extras[row])
                 head["extras"][position] = len(tails[position])
     encoded: list[bytes] = [b""] * len(index)
     for (history, keys), members in _by_class(head, rows.shape):
@@ -291,6 +296,11 @@ def encode_user_rows(rows: UserRows, which: npt.NDArray[np.intp] | None = None) 
     for position, tail in tails.items():
         encoded[position] += tail
     return encoded
+
+
+def _encode_extras(extras: Extras) -> bytes:
+    """The array, without its last two elements where there is no segment."""
+    return _EXTRAS_ENCODER.encode(extras if extras.segment else (extras.suppressed,))
 
 
 def _by_class(head: npt.NDArray[Any], shape: RowShape) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.intp]]]:

@@ -32,6 +32,7 @@ Millis = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 # Rows count their entries in 16 bits (schemas/layouts.py).
 Dimension = Annotated[int, Meta(ge=1, le=65_535)]
 Capacity = Annotated[int, Meta(ge=1, le=65_535)]
@@ -78,8 +79,9 @@ class CatalogueEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One published vector, `factors.user-factors` and `factors.item-factors`.
 
-    ``suppressed`` is a user's only; ``session`` and ``bias`` are there where they apply. An item has a ``basis`` only
-    where the generation does not have it ("history": it was folded in), and ``popularity`` where the policy balances.
+    ``suppressed`` is a user's only, ``weight`` an item's; ``session`` and ``bias`` are there where they apply. An item
+    has a ``basis`` only where the generation does not have it ("history": it was folded in), ``popularity`` where the
+    policy balances.
     """
 
     id: Id
@@ -97,6 +99,7 @@ class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     session: list[float] | None = None
     bias: float | None = None
     popularity: NotNegative | None = None
+    weight: Positive | None = None
 
 
 def _default_weights() -> dict[str, float]:
@@ -143,6 +146,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     new_item_users: Annotated[int, Meta(ge=1, le=RESERVOIR)] = 3
     new_items_cap: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 10_000
     suppress_capacity: Capacity = 64
+    session_weight: Share = 0.0
+    session_gap_ms: Duration = 30 * 60 * 1000
+    session_entries: Capacity = 20
+    blend_events: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    segment_key: Annotated[str, Meta(max_length=64)] = ""
+    ridge_nu: Share = 0.0
+    ridge_alpha0: NotNegative = 0.0
+    unobserved_power: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no policy may have.
@@ -223,20 +234,27 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     alignment: Alignment | None = None
     reference: Reference | UnsetType = UNSET
     user_gramian: list[float] | None = None
+    popularity_user: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors and a Gramian of another dimension than the manifest's, and explicit feedback without a mean.
+        """Refuse vectors and a Gramian of another dimension than the manifest's.
+
+        So are explicit feedback without its mean, and a ridge without its item count.
 
         Raises:
-            ValueError: names the vector, or the field.
+            ValueError: names what is wrong.
         """
         vectors = {f"segments.{name}": vector for name, vector in self.segments.items()}
+        if self.popularity_user is not None:
+            vectors["popularity_user"] = self.popularity_user
         for name, vector in {"average_user": self.average_user, **vectors}.items():
             if len(vector) != self.dimension:
                 raise ValueError(f"{name}: has {len(vector)} numbers where dimension is {self.dimension}")
         triangle = self.dimension * (self.dimension + 1) // 2
         if self.user_gramian is not None and len(self.user_gramian) != triangle:
             raise ValueError(f"user_gramian: has {len(self.user_gramian)} numbers where a triangle has {triangle}")
+        if self.policy.ridge_nu and "items" not in self.counts:
+            raise ValueError("counts.items: missing, and policy.ridge_nu needs it")
         for name, number in {"average_bias": self.average_bias, "global_mean": self.global_mean}.items():
             if (number is not None) != (self.policy.feedback == "explicit"):
                 raise ValueError(f"{name}: belongs to explicit feedback and to no other, got {number!r}")
@@ -281,8 +299,19 @@ class Retrain(Struct, frozen=True, forbid_unknown_fields=True):
     value: float
 
 
-_RATED_ITEMS = {"sgd_objective": "pointwise", "sgd_step": "constant", "sgd_pull": 0, "sgd_budget": 0, "sgd_balance": 0}
-"""What ratings move an item by is plain SGD: these have no other value there."""
+_OF_RATINGS: dict[str, str | int] = {
+    "sgd_objective": "pointwise",
+    "sgd_step": "constant",
+    "sgd_pull": 0,
+    "sgd_budget": 0,
+    "sgd_balance": 0,
+    "session_weight": 0,
+    "blend_events": 0,
+    "segment_key": "",
+    "ridge_nu": 0,
+    "unobserved_power": 0,
+}
+"""With ratings an item moves by plain SGD, and a user's own solve is published: these have no other value there."""
 
 
 def policy_mistakes(values: dict[str, Any]) -> list[str]:
@@ -294,8 +323,8 @@ def policy_mistakes(values: dict[str, Any]) -> list[str]:
             mistakes += _weight_mistakes(value)
         elif not _fits(value, types[name]):
             mistakes.append(f"policy.{name}: must be {_allowed(types[name])}, got {value!r}")
-        elif values.get("feedback") == "explicit" and value != _RATED_ITEMS.get(name, value):
-            wanted = f"{_RATED_ITEMS[name]} where policy.feedback is explicit"
+        elif values.get("feedback") == "explicit" and value != _OF_RATINGS.get(name, value):
+            wanted = f"{_OF_RATINGS[name] or repr(_OF_RATINGS[name])} where policy.feedback is explicit"
             mistakes.append(f"policy.{name}: must be {wanted}, got {value!r}")
     return mistakes
 

@@ -39,8 +39,9 @@ _BOOTSTRAP_MS = 10_000
 class Factor:
     """One revision of one vector; a tombstone has no vector, version 0 and nothing else.
 
-    ``vector`` is (k,) float32 and read-only; ``event_time`` and ``published`` are milliseconds since 1970; ``bias`` is
-    there with explicit feedback: a rating is foretold as ``global_mean`` (manifest) + both biases + dot product.
+    ``vector`` is (k,) float32 and read-only, and so is ``session``, None where none is kept; ``event_time`` and
+    ``published`` are milliseconds since 1970; ``weight`` is an item's, see the schema; ``bias`` is there with explicit
+    feedback: a rating is foretold as ``global_mean`` (manifest) + both biases + dot product.
     """
 
     id: str
@@ -55,6 +56,8 @@ class Factor:
     published: int
     partition: int
     offset: int
+    session: npt.NDArray[np.float32] | None = None
+    weight: float = 1.0
     bias: float | None = None
 
     @property
@@ -81,6 +84,8 @@ class _Rest(msgspec.Struct):
     suppressed: list[str] | None = None
     basis: str | None = None
     vector: list[float] | None = None
+    session: list[float] | None = None
+    weight: float | None = None
     bias: float | None = None
 
 
@@ -107,6 +112,10 @@ def decode_factor(record: Any, kind: Literal["user", "item"]) -> Factor:
         where = f"{record.topic}-{record.partition} at offset {record.offset}"
         raise DataError(f"{where} is no factor record: {problem}") from None
     vector.flags.writeable = False
+    session = None
+    if rest.session is not None:
+        session = np.array(rest.session, np.float32)
+        session.flags.writeable = False
     suppressed = tuple(rest.suppressed or ())
     return Factor(
         rest.id,
@@ -119,6 +128,8 @@ def decode_factor(record: Any, kind: Literal["user", "item"]) -> Factor:
         suppressed,
         rest.basis,
         *place,
+        session=session,
+        weight=1.0 if rest.weight is None else rest.weight,
         bias=rest.bias,
     )
 

@@ -200,6 +200,7 @@ class Bootstrap(Section):
     content_ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     segment_by: Annotated[str, Field(max_length=256)] = ""
     windows: Annotated[int, Field(ge=1, le=1_000)] = 20
+    segment_users: Positive = 20
     artifacts: Annotated[str, Field(min_length=1)] = "artifacts"
 
 

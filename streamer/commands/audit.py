@@ -126,6 +126,8 @@ def _compare(
     published: Mapping[str, Any],
     found: Audit,
 ) -> None:
+    from streamer.steps.parity import relative_error
+
     generation = np.uint64(number)
     standing = (rows.epochs > side.moved).all(axis=1)
     for at, user in enumerate(users):
@@ -149,32 +151,35 @@ def _compare(
 
 
 def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt.NDArray[np.float32]:
-    """The vector of one row, solved anew as the worker must: exact solve, norm cap, average for the unknown."""
+    """What must be published of one row, solved anew: exactly, with norm cap, average user, session and blend."""
     from streamer.commands.generation import history_of
     from streamer.factors.explicit import solve_ratings
     from streamer.factors.guard import guard
+    from streamer.factors.serving import Past, priors_in, serve
     from streamer.factors.solve import solve_cholesky
 
+    def solve(index: Any, confidence: Any, _start: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        solved = solve_cholesky(items.space, index[0], confidence[0], manifest.policy.rhs)
+        checked = guard(solved[None, :], manifest.policy.norm_cap)
+        return checked.vectors, checked.finite
+
     history = history_of(rows, at, manifest, items)
+    index, confidence = history.index[None, :], history.confidence[None, :]
+    vector: npt.NDArray[np.float32] = np.array([manifest.average_row], np.float32)
     known = history.index >= 0
-    if not known.any():
-        return np.array(manifest.average_row, np.float32)
-    if manifest.global_mean is not None:
+    if known.any() and manifest.global_mean is not None:
         rated, ratings = items.space.vectors[history.index[known]], history.strength[known]
         solved = solve_ratings(rated, ratings, history.confidence[known], manifest.global_mean, manifest.policy)
-    else:
-        solved = solve_cholesky(items.space, history.index, history.confidence, manifest.policy.rhs)
-    vector: npt.NDArray[np.float32] = guard(solved[None, :], manifest.policy.norm_cap).vectors[0]
-    return vector
-
-
-def relative_error(vector: npt.NDArray[np.float32], fresh: npt.NDArray[np.float32]) -> float:
-    """|a - b| / |b|, infinite where a is not finite; the absolute difference where b is zero."""
-    if not np.isfinite(vector).all():
-        return float("inf")
-    difference = float(np.linalg.norm(vector.astype(np.float64) - fresh.astype(np.float64)))
-    length = float(np.linalg.norm(fresh.astype(np.float64)))
-    return difference / length if length else difference
+        vector = guard(solved[None, :], manifest.policy.norm_cap).vectors
+    elif known.any():
+        vector, _ = solve(index, confidence, None)
+    priors = priors_in(manifest)
+    if priors is None:
+        return vector.reshape(-1)
+    past = Past(history.item[None, :], history.time[None, :], np.ones(index.shape, bool), index, confidence)
+    segment = np.array([rows.extras[at].segment if at in rows.extras else 0], np.uint64)
+    events = rows.head["events"][at : at + 1].astype(np.int64)
+    return serve(past, vector, events, segment, manifest.policy, priors, solve).vectors.reshape(-1)
 
 
 def _say(found: Audit, report: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from schemas.layouts import UserRows
 from schemas.records import Manifest, Policy
 from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
 from streamer.errors import CheckFailed
+from streamer.factors.serving import plain
 
 app = typer.Typer(help="Explain a vector.", no_args_is_help=True)
 
@@ -73,7 +74,8 @@ def explain_scores(
     rows = np.zeros((len(index), space.dimension))
     rows[known] = vectors[index[known]]
     weight = np.where(known, confidence - 1.0, 0.0)
-    system = space.gramian + policy.ridge * np.eye(space.dimension) + (rows * weight[:, None]).T @ rows
+    ridge = space.rule.of(int(known.sum()))
+    system = space.gramian + ridge * np.eye(space.dimension) + (rows * weight[:, None]).T @ rows
     q = np.where(known, confidence if policy.rhs == "c" else confidence - 1.0, 0.0)
     # Column i is what entry i puts into the vector.
     shares = np.linalg.solve(system, (rows * q[:, None]).T)
@@ -193,6 +195,10 @@ def _show(facts: dict[str, Any], policy: Policy) -> None:
         ),
         title="History, by what it adds to the score of a top item on average",
     )
+    if not plain(policy):
+        say(
+            "All of this is of the long-term vector; a session's share and a prior go into the published one beside it."
+        )
     if facts["suppressed"]:
         say(f"Suppressed: {', '.join(facts['suppressed'])}")
     if not facts["row_is_of_this_model"]:

@@ -17,6 +17,7 @@ from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
 from streamer.events.hashes import generation_id
 from streamer.factors.explicit import weights_now
+from streamer.factors.ridge import ridge_in
 from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
@@ -107,7 +108,7 @@ def load_items(
     common = places_of(consumer, settings.topic("item-factors"))
     items = Items(
         dimension=manifest.width,
-        ridge=manifest.policy.ridge,
+        ridge=ridge_in(manifest),
         item_key=bytes.fromhex(manifest.item_key),
         partitions=len(common),
     )
@@ -148,7 +149,8 @@ def _newest(
 def _take(items: Items, factors: list[Factor]) -> None:
     if factors:
         vectors = np.stack([factor.row for factor in factors])
-        items.put([factor.id for factor in factors], [factor.version for factor in factors], vectors)
+        ids, versions = [factor.id for factor in factors], [factor.version for factor in factors]
+        items.put(ids, versions, vectors, [factor.weight for factor in factors])
 
 
 def rows_of(manifest: Manifest, side: ItemSide, values: Sequence[bytes]) -> UserRows:

@@ -27,6 +27,7 @@ class _RawRest(msgspec.Struct):
     dimension: int
     basis: str | None = None
     popularity: float | None = None
+    weight: float | None = None
     bias: float | None = None
 
 
@@ -58,6 +59,7 @@ class ItemReplica:
         ids: list[str] = []
         versions: list[int] = []
         vectors: list[np.typing.NDArray[np.float32]] = []
+        weights: list[float] = []
         for record in records:
             if record.value is None:  # an erased item keeps its last vector until the next generation
                 self._items.others.pop((record.key or b"").decode("utf-8", "replace"), None)
@@ -67,7 +69,7 @@ class ItemReplica:
                 if about.model_version != self._model_version:
                     self._items.others[about.id] = max(self._items.others.get(about.id, 0), about.version)
                     continue
-                self._check(vector)
+                self._check(vector, about.weight)
             except (msgspec.DecodeError, ValueError) as problem:
                 self.refused += 1
                 log.error("item_factor_refused", partition=partition, offset=record.offset, problem=str(problem))
@@ -75,12 +77,13 @@ class ItemReplica:
             ids.append(about.id)
             versions.append(about.version)
             vectors.append(vector)
+            weights.append(1.0 if about.weight is None else about.weight)
             if about.basis is not None:
                 self._items.folded.add(about.id)
             if about.popularity is not None:
                 self._items.popularity[about.id] = about.popularity
         if ids:
-            self._items.put(ids, versions, np.stack(vectors))
+            self._items.put(ids, versions, np.stack(vectors), weights)
             drift = self._items.check_gramian()
             if drift is not None and not drift <= MAX_DRIFT:
                 log.warning("gramian_recounted", drift=drift, bound=MAX_DRIFT, items=self._items.space.size)
@@ -101,12 +104,14 @@ class ItemReplica:
                 vector = np.append(vector, np.float32(about.bias))
         return about, vector
 
-    def _check(self, vector: np.typing.NDArray[np.float32]) -> None:
+    def _check(self, vector: np.typing.NDArray[np.float32], weight: float | None) -> None:
         dimension = self._items.space.dimension
         if len(vector) != dimension:
             raise ValueError(f"it has {len(vector)} numbers, not {dimension}")
         if not np.isfinite(vector).all():
             raise ValueError("it has a number that is not finite")
+        if weight is not None and not 0 < weight < np.inf:
+            raise ValueError(f"its weight is {weight}, not above 0")
 
     def catalogue(self, partition: int, records: Sequence[Any], position: int) -> None:
         """Records of one partition of the catalogue: withdrawn and banned items become invalid."""

@@ -49,6 +49,17 @@ def fingerprint(event: Interaction) -> int:
     return xxh3_64_intdigest(canonical.encode()) & _MASK32
 
 
+def segment_name(context: dict[str, Scalar] | None, key: str) -> str:
+    """The segment that an event's context names under ``key``; empty for none. Numbers and booleans as in JSON."""
+    value = None if context is None else context.get(key)
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def segment_hash(name: str) -> int:
+    """The 64-bit name of a user's segment inside rows; 0 is no segment."""
+    return (xxh3_64_intdigest(name.encode()) or 1) if name else 0
+
+
 def generation_id(model_version: str) -> int:
     """The 64-bit name of a model generation inside rows."""
     return int.from_bytes(sha256(model_version.encode()).digest()[:8], "little")

@@ -25,6 +25,7 @@ def conjugate_gradients(
     remainder: Float32Array | None,
     tolerance: float,
     max_steps: int,
+    scale: Float32Array | None = None,
 ) -> tuple[int, Float32Array]:
     """Solve a chunk, in place in `y`, until every residual's norm is at most `tolerance` times the norm of its y.
 
@@ -36,6 +37,7 @@ def conjugate_gradients(
         remainder: (k, k) R, None for zero.
         tolerance: relative residual at which to stop.
         max_steps: steps after which to stop in any case.
+        scale: (C, k) each user's own S (`space`), which the rows have been multiplied by already; None for ones.
 
     Returns:
         Steps taken and each user's relative residual (C,).
@@ -47,7 +49,7 @@ def conjugate_gradients(
     r = np.vecmat(t, rows)
     r -= y
     if remainder is not None:
-        r -= y @ remainder
+        r -= _moved(y, remainder, scale)
     p, rho, bound = r.copy(), np.vecdot(r, r), np.float32(tolerance * tolerance)
     z, step = np.empty_like(r), 0
     size = np.vecdot(y, y)
@@ -58,7 +60,7 @@ def conjugate_gradients(
         np.vecmat(t, rows, out=z)
         z += p
         if remainder is not None:
-            z += p @ remainder
+            z += _moved(p, remainder, scale)
         alpha = (rho / np.maximum(np.vecdot(p, z), _TINY))[:, None]
         z *= alpha
         r -= z
@@ -68,3 +70,14 @@ def conjugate_gradients(
         p += r
         size = np.vecdot(y, y)
     return step, np.sqrt(rho / np.maximum(size, _TINY))
+
+
+def _moved(y: Float32Array, remainder: Float32Array, scale: Float32Array | None) -> Float32Array:
+    """R y, or S R S y."""
+    if scale is None:
+        plain: Float32Array = y @ remainder
+        return plain
+    own: Float32Array = scale * y
+    own = np.matmul(own, remainder)
+    own *= scale
+    return own

@@ -1,9 +1,9 @@
 """The user's vector from the user's history, against fixed item vectors.
 
-    A x = b,   A = V'V + ridge I + sum (c-1) v v',   b = sum q v,   q = c or c-1 (the policy's `rhs`)
+    A x = b,   A = V'V + ridge_u I + sum (c-1) v v',   b = sum q v,   q = c or c-1 (the policy's `rhs`)
 
 V'V runs over all items of the space, the sums over the history's items that the space knows and whose confidence is
-a finite number.
+a finite number; ridge_u is the same for all, or grows with the number of those items (`streamer.factors.ridge`).
 
 `solve_cholesky` is the reference. `solve_batch` solves many users in whitened coordinates y = L' x (`space`), where
 the spectrum of A starts at 1: with a relative residual of at most t, y is within t of the exact one, relative to its
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from streamer.factors.gradients import conjugate_gradients
+from streamer.factors.ridge import Ridge
 from streamer.factors.space import ItemSpace
 from streamer.factors.table import IndexArray
 
@@ -63,12 +64,12 @@ class Solution:
 
 
 class FixedItems(Protocol):
-    """What `solve_cholesky` asks of an item space: vectors (m, k) float32, their Gramian (k, k) float64, the ridge."""
+    """What `solve_cholesky` asks of an item space: vectors (m, k) float32, Gramian (k, k) float64, ridges."""
 
     @property
     def dimension(self) -> int: ...  # noqa: D102 - k
     @property
-    def ridge(self) -> float: ...  # noqa: D102
+    def rule(self) -> Ridge: ...  # noqa: D102
     @property
     def vectors(self) -> Float32Array: ...  # noqa: D102
     @property
@@ -79,14 +80,14 @@ def solve_cholesky(space: FixedItems, index: IndexArray, confidence: NDArray[np.
     """Solve one user in float64: the reference. index, confidence: (n,) in history order; returns (k,) float32.
 
     The operations and their order are fixed, so that whoever repeats them with the same numpy gets the same bytes:
-    A = G + ridge I; A += (V_n * (c-1)).T @ V_n; b = V_n.T @ q; Cholesky of the lower triangle; round to float32.
+    A = G + ridge_u I; A += (V_n * (c-1)).T @ V_n; b = V_n.T @ q; Cholesky of the lower triangle; round to float32.
     """
     c = np.asarray(confidence, dtype=np.float64)
     usable = (index >= 0) & np.isfinite(c)
     rows, c = space.vectors[index[usable]].astype(np.float64), c[usable]
     if not len(rows):
         return np.zeros(space.dimension, dtype=np.float32)
-    system = space.gramian + space.ridge * np.eye(space.dimension)
+    system = space.gramian + space.rule.of(len(rows)) * np.eye(space.dimension)
     system += (rows * (c - 1.0)[:, None]).T @ rows
     right = rows.T @ (c if rhs == "c" else c - 1.0)
     # LAPACK itself, as scipy's cho_factor and cho_solve call it, without the time they take around it.
@@ -127,24 +128,32 @@ def solve_batch(
         easy = (trace <= MAX_TRACE) & (load.max(axis=1, initial=0.0) <= MAX_PEAK)
     q = d if rhs == "c-1" else d + usable
     y = np.zeros((users, k), dtype=np.float32) if start is None else _started(space, start)
+    scale = space.scale(usable.sum(axis=1))
+    if scale is not None:
+        y /= scale
     residual, worst, before = np.zeros(users), 0, np.vecdot(y, y)
     for chosen, width in _chunks(usable, trace, easy, 4 * k):
         picked = index[chosen, :width]
         rows = space.scratch(picked.size)
         space.whitened.take(picked.reshape(-1), axis=0, mode="clip", out=rows)
         y_chosen = y[chosen]
+        gathered = rows.reshape(*picked.shape, k)
+        own = None if scale is None else scale[chosen]
+        if own is not None:
+            gathered *= own[:, None, :]
         steps, residual[chosen] = conjugate_gradients(
-            rows.reshape(*picked.shape, k),
+            gathered,
             d[chosen, :width],
             q[chosen, :width],
             y_chosen,
             remainder,
             tolerance,
             MAX_STEPS,
+            own,
         )
         y[chosen] = y_chosen
         worst = max(worst, steps)
-    vectors = space.unwhiten(y)
+    vectors = space.unwhiten(y if scale is None else y * scale)
     empty = ~usable.any(axis=1)
     vectors[empty] = 0.0
     shrunk = np.vecdot(y, y) * np.float32(MAX_SHRINK) < before

@@ -44,8 +44,14 @@ def warm() -> bool:
 
 
 def compiled(items: Items, generation: Generation) -> Compiled | None:
-    """The compiled path of a generation; None without compiler, or with caps, pairs, the exact solver or ratings."""
+    """The compiled path for a generation, None where it does not serve.
+
+    That is: no compiler, caps, pairs, the exact solver, ratings, or more than the long-term vector to publish
+    (`factors.serving`).
+    """
     policy = generation.policy
+    if generation.priors is not None:
+        return None
     capped = policy.cap_item_strength or policy.cap_user_events_per_day
     if policy.feedback == "explicit" or policy.sgd_objective == "bpr":
         return None
@@ -105,6 +111,10 @@ class Compiled:
             MAX_TRACE,
             MAX_SHRINK,
             policy.recency_entries,
+            items.space.rule.base,
+            items.space.rule.nu,
+            items.space.rule.offset,
+            items.space.rule.floor,
         )
         self._classes = np.array(size_classes(shape), np.int64)
         self._largest = 64 + 4 * shape.dimension + 8 * shape.epochs + 20 * shape.history + 16 * shape.keys

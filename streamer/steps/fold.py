@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
-from schemas.layouts import UserRows
+from schemas.layouts import Extras, UserRows
 from schemas.outcomes import Outcome, Reason
 from schemas.records import DAY_MS, POSITIVES, SUPPRESSING, Policy
 from streamer.factors import packed
@@ -38,6 +39,7 @@ class Columns:
     """Good events as columns, all (E,) in log order; lists where numpy would not help.
 
     packed: (E, 12) int64, see `streamer.factors.packed`; the columns are views of it.
+    segment: hashes of what the events' contexts name, 0 for none; None where the policy has no ``segment_key``.
     """
 
     packed: npt.NDArray[np.int64]
@@ -45,6 +47,7 @@ class Columns:
     item: npt.NDArray[np.uint64]
     request: npt.NDArray[np.uint64]
     item_id: list[str]
+    segment: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -101,15 +104,16 @@ class Columns:
         chosen = np.flatnonzero(number[self.user] >= 0)
         rows = self.packed[chosen]
         rows[:, packed.USER] = number[rows[:, packed.USER]]
-        return columns_of(rows, [self.item_id[event] for event in chosen.tolist()]), chosen
+        segment = None if self.segment is None else self.segment[chosen]
+        return columns_of(rows, [self.item_id[event] for event in chosen.tolist()], segment), chosen
 
 
-def columns_of(rows: npt.NDArray[np.int64], item_ids: list[str]) -> Columns:
+def columns_of(
+    rows: npt.NDArray[np.int64], item_ids: list[str], segment: npt.NDArray[np.uint64] | None = None
+) -> Columns:
     """The columns of packed events (E, 12)."""
-    numbers = rows.view(np.uint64)
-    return Columns(
-        rows, rows.view(np.float64)[:, packed.WEIGHT], numbers[:, packed.ITEM], numbers[:, packed.REQUEST], item_ids
-    )
+    numbers, weight = rows.view(np.uint64), rows.view(np.float64)[:, packed.WEIGHT]
+    return Columns(rows, weight, numbers[:, packed.ITEM], numbers[:, packed.REQUEST], item_ids, segment)
 
 
 EMPTY = columns_of(np.zeros((0, packed.WIDTH), np.int64), [])
@@ -118,10 +122,14 @@ EMPTY = columns_of(np.zeros((0, packed.WIDTH), np.int64), [])
 
 @dataclass(slots=True)
 class Events:
-    """The good events of a batch as reading finds them: `packed.pack`'s bytes and the item's id of each."""
+    """The good events of a batch as reading finds them: `packed.pack`'s bytes and the item's id of each.
+
+    segments: of each too, but empty where the policy has no ``segment_key``.
+    """
 
     rows: list[bytes] = field(default_factory=list)
     item_ids: list[str] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,7 +137,7 @@ class Events:
     def columns(self) -> Columns:
         """The events as columns."""
         rows = np.frombuffer(b"".join(self.rows), np.int64).reshape(-1, packed.WIDTH)
-        return columns_of(rows, self.item_ids)
+        return columns_of(rows, self.item_ids, np.array(self.segments, np.uint64) if self.segments else None)
 
 
 @dataclass(slots=True)
@@ -221,6 +229,8 @@ def _round(events: Index, columns: Columns, users: UserRows, policy: Policy, fol
     head["event_time"][user] = np.maximum(head["event_time"][user], at)
     head["source_next"][user] = columns.offset[events] + 1
     newest[user] = columns.position[events]
+    if columns.segment is not None:
+        _note_segments(users, columns.segment[events], user, at)
     if len(applied):
         outcomes[Outcome.APPLIED, None] += len(applied)
         _apply(users, columns, applied, policy)
@@ -282,6 +292,14 @@ def _write_keys(users: UserRows, user: Index, columns: Columns, events: Index) -
     users.key_time[user, slot] = columns.timestamp[events] // 1000
     head["key_head"][user] = (slot + 1) % size
     head["keys"][user] = np.minimum(head["keys"][user] + 1, size)
+
+
+def _note_segments(users: UserRows, segment: npt.NDArray[np.uint64], user: Index, at: IntArray) -> None:
+    """A user is of the segment that the newest event named; of two at the same time the greater hash counts."""
+    for row, name, time in zip(user.tolist(), segment.tolist(), at.tolist(), strict=True):
+        extras = users.extras.get(row, Extras())
+        if name and (time, name) > (extras.segment_at, extras.segment):
+            users.extras[row] = structs.replace(extras, segment=name, segment_at=time)
 
 
 def _apply(users: UserRows, columns: Columns, events: Index, policy: Policy) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from schemas.layouts import (
     FOLDED_KEY,
@@ -232,17 +233,21 @@ class ItemStep:
             [item.version for item in moved],
             [item.events for item in moved],
             [item.event_time for item in moved],
-            [self._extra(item) for item in moved],
+            [self._extra(key, item) for key, item in zip(keys, moved, strict=True)],
             [source + b"%d" % max(item.source_next - 1, 0) for item in moved],
             [],
             {},
         )
         effects.sends.setdefault((self._topics.item_factors, partition), []).extend(records)
 
-    def _extra(self, item: ItemRow) -> bytes:
-        """What a worker that begins anew must know of the item beside its vector."""
-        basis = _FOLDED_IN if item.folded else b""
-        return basis + (b',"popularity":%b' % repr(item.popularity).encode() if self._balanced else b"")
+    def _extra(self, key: bytes, item: ItemRow) -> bytes:
+        """What a worker that begins anew must know of the item beside its vector; its weight never changes."""
+        fields = _FOLDED_IN if item.folded else b""
+        if self._balanced:
+            fields += b',"popularity":%b' % repr(item.popularity).encode()
+        space = self._items.space
+        index = space.index_of(key.decode()) if space.weighted else -1
+        return fields + (b',"weight":%b' % orjson.dumps(float(space.weights[index])) if index >= 0 else b"")
 
 
 def _generations_of(records: Sequence[Any]) -> frozenset[int]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from streamer.events.hashes import item_hash, partition
 from streamer.factors.checksum import items_sha256
+from streamer.factors.ridge import Ridge
 from streamer.factors.space import ItemSpace
 
 _BLOCK = 8192
@@ -28,7 +29,7 @@ class Items:
     same items in the same order in every worker, which draws of pairs need.
     """
 
-    def __init__(self, *, dimension: int, ridge: float, item_key: bytes, partitions: int) -> None:
+    def __init__(self, *, dimension: int, ridge: float | Ridge, item_key: bytes, partitions: int) -> None:
         self.space = ItemSpace(dimension, ridge)
         self.epochs = np.zeros(partitions, np.int64)
         self.invalid: set[str] = set()
@@ -66,11 +67,7 @@ class Items:
         """
         space = self.space
         order = np.argsort(np.array(space.ids, dtype=object), kind="stable")
-        gramian = np.zeros_like(space.gramian)
-        for start in range(0, len(order), _BLOCK):
-            rows = space.vectors[order[start : start + _BLOCK]].astype(np.float64)
-            gramian += rows.T @ rows
-        space.gramian = gramian
+        space.gramian = space.product(order)
         space.refactor()
         folded = np.fromiter((space.index_of(item_id) for item_id in self.folded), np.int64, len(self.folded))
         self.frozen = order[~np.isin(order, folded)].astype(np.int32)
@@ -104,8 +101,16 @@ class Items:
         """The checksum of what is loaded, as `schemas.records.Manifest` defines ``items_sha256``."""
         return items_sha256(self.space.ids, self.space.vectors)
 
-    def put(self, item_ids: Sequence[str], versions: Sequence[int], vectors: npt.NDArray[np.float32]) -> int:
+    def put(
+        self,
+        item_ids: Sequence[str],
+        versions: Sequence[int],
+        vectors: npt.NDArray[np.float32],
+        weights: Sequence[float] | None = None,
+    ) -> int:
         """Take published vectors (n, k) in log order; records that are not newer are dropped. Returns how many came in.
+
+        weights: of an unobserved pair of each item, 1 for all where they are left out.
 
         An id whose hash another id already has is refused and counted in ``space.collisions``.
         """
@@ -121,8 +126,16 @@ class Items:
             if at >= 0 and version > known[at]:
                 known[at] = version
                 newer[position] = True
-        # A cut publishes vectors as they were loaded: to put them again would only cost bits of the Gramian.
-        if newer.any() and (vectors[newer] != self.space.vectors[index[newer]]).any():
-            self.space.put(index[newer], vectors[newer])
-            self._moved += int(newer.sum())
+        if newer.any():
+            weight = np.ones(len(index)) if weights is None else np.array(weights, np.float64)
+            self._put(index[newer], vectors[newer], weight[newer])
         return int(newer.sum())
+
+    def _put(
+        self, index: npt.NDArray[np.int32], vectors: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
+    ) -> None:
+        """A cut publishes vectors as they were loaded: to put them again would only cost bits of the Gramian."""
+        space = self.space
+        if (vectors != space.vectors[index]).any() or (weights != space.weights[index]).any():
+            space.put(index, vectors, weights)
+            self._moved += len(index)

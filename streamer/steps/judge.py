@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from schemas.records import Manifest, Reference
 from streamer.factors.solve import solve_cholesky
+from streamer.factors.space import ItemSpace
 from streamer.factors.weigh import confidence_now
 from streamer.steps.items import Items
 from streamer.steps.sampled import Trials
@@ -48,16 +49,17 @@ class Judged:
 class FrozenItems:
     """Item vectors (m, k) that no longer move, with what `solve_cholesky` asks of a space."""
 
-    def __init__(self, vectors: Float32Array, ridge: float) -> None:
-        self.vectors, self.ridge, self.dimension = vectors, ridge, vectors.shape[1]
+    def __init__(self, space: ItemSpace) -> None:
+        self.vectors, self.rule, self.dimension = space.vectors.copy(), space.rule, space.dimension
+        self._weights = space.weights.copy() if space.weighted else np.ones(len(self.vectors))
 
     @cached_property
     def gramian(self) -> FloatArray:
-        """V'V, float64."""
+        """V'diag(w)V, float64."""
         out = np.zeros((self.dimension, self.dimension))
         for start in range(0, len(self.vectors), _BLOCK):
             rows = self.vectors[start : start + _BLOCK].astype(np.float64)
-            out += rows.T @ rows
+            out += (rows.T * self._weights[start : start + _BLOCK]) @ rows
         return out
 
 
@@ -71,7 +73,7 @@ class Judge:
     def __init__(self, manifest: Manifest, items: Items) -> None:
         self._policy, self._end = manifest.policy, manifest.training_data_end
         self._space = items.space
-        self._frozen = FrozenItems(items.space.vectors.copy(), manifest.policy.ridge)
+        self._frozen = FrozenItems(items.space)
         self._counts = np.zeros(items.space.size, np.int64)
         if isinstance(manifest.reference, Reference):
             for item_id, count in manifest.reference.popular_items.items():

@@ -17,6 +17,7 @@ import orjson
 
 from schemas.outcomes import Outcome, Reason
 from streamer.events.verdicts import FieldError
+from streamer.factors.serving import Served
 from streamer.steps.effects import Headers, Outgoing
 from streamer.steps.wire import header_bytes, name_bytes
 
@@ -63,7 +64,7 @@ class Publisher:
         """
         raw = self.encoding == "f32le"
         if vectors.shape[1] > self.dimension:
-            biases = self._texts(vectors[:, self.dimension :])
+            biases = _texts(vectors[:, self.dimension :])
             extras = [b'%b,"bias":%b' % both for both in zip(extras, biases, strict=True)]
             vectors = vectors[:, : self.dimension]
         fixed = self._fixed()
@@ -72,7 +73,7 @@ class Publisher:
         rows = zip(
             keys,
             _json_texts(keys),
-            self._raw(vectors) if raw else self._texts(vectors),
+            self._raw(vectors) if raw else _texts(vectors),
             versions,
             events,
             event_times,
@@ -137,15 +138,6 @@ class Publisher:
         return first + b"%b" + kind + vector + b"%d".join(rest) + b"%d" + last + b"%b}"
 
     @staticmethod
-    def _texts(vectors: npt.NDArray[np.float32]) -> list[bytes]:
-        """Each row's exact float32 values as in a JSON array: many rows a call, cut at the seams."""
-        texts: list[bytes] = []
-        for start in range(0, len(vectors), _ROWS):
-            rows = np.ascontiguousarray(vectors[start : start + _ROWS])
-            texts += orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-        return texts
-
-    @staticmethod
     def _raw(vectors: npt.NDArray[np.float32]) -> list[bytes]:
         data, size = vectors.astype("<f4").tobytes(), 4 * vectors.shape[1]
         return [data[at : at + size] for at in range(0, len(data), size)]
@@ -199,6 +191,25 @@ def _fitting(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
             left -= size
             kept.append((name, content or b""))
     return kept
+
+
+def served_fields(served: Served) -> list[bytes]:
+    """What each user's record says last where more than the long-term vector goes into the published one."""
+    fields = [b',"suppressed":[],"basis":"%b"' % basis.encode() for basis in served.basis]
+    if served.has_session.any():
+        for at, text in enumerate(_texts(served.session)):
+            if served.has_session[at]:
+                fields[at] += b',"session":[%b]' % text
+    return fields
+
+
+def _texts(vectors: npt.NDArray[np.float32]) -> list[bytes]:
+    """Each row's exact float32 values as in a JSON array: many rows a call, cut at the seams."""
+    texts: list[bytes] = []
+    for start in range(0, len(vectors), _ROWS):
+        rows = np.ascontiguousarray(vectors[start : start + _ROWS])
+        texts += orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    return texts
 
 
 def _json_texts(keys: Sequence[bytes]) -> list[bytes]:

@@ -18,6 +18,7 @@ from schemas.outcomes import Outcome, Reason
 from schemas.records import Policy
 from streamer.factors.explicit import solve_users, weights_now
 from streamer.factors.guard import guard
+from streamer.factors.serving import Past, Priors, Served, serve
 from streamer.factors.solve import solve_batch, solve_cholesky
 from streamer.factors.weigh import confidence_array, confidence_now
 from streamer.steps.fold import Columns, Folded, Index, fold
@@ -31,9 +32,10 @@ FloatArray = npt.NDArray[np.float64]
 class Refreshed:
     """What became of users and events.
 
-    users: (T,) the users with a new revision, ascending; of each of them vectors (T, k), norms, version, events,
-    event_time, source_next, newest (position of the record of the newest effect), average (is the vector the average
-    user's) and row (the new bytes). suppressed: user -> ids of suppressed items, of users who have any entry.
+    users: (T,) the users with a new revision, ascending; of each of them vectors (T, k), norms (of what is published),
+    version, events, event_time, source_next, newest (position of the record of the newest effect), average (is the
+    vector the average user's) and row (the new bytes). served: what is published, None for the vectors as they are.
+    suppressed: user -> ids of suppressed items, of users who have any entry.
     applied: (A,) the applied events, ascending; of each the confidence of its item and owner, a position in ``users``.
     dead_letters: (reason, record position) in log order. facts: see `Effects.facts`.
     """
@@ -51,6 +53,7 @@ class Refreshed:
     applied: Index
     confidence: FloatArray
     owner: Index
+    served: Served | None = None
     suppressed: dict[int, list[str]] = field(default_factory=dict)
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     dead_letters: list[tuple[Reason | Outcome, int]] = field(default_factory=list)
@@ -61,7 +64,8 @@ class Refreshed:
 class Generation:
     """What refreshing needs to know of the generation served, and how to solve.
 
-    mean: the ratings' mean of explicit feedback; rows then hold k + 1 numbers, the bias behind the vector.
+    priors: None where the vectors are published as they are; mean: the ratings' mean of explicit feedback, whose rows
+    hold k + 1 numbers, the bias behind the vector.
     """
 
     policy: Policy
@@ -70,6 +74,7 @@ class Generation:
     average: Float32Array
     solver: Literal["cg", "cholesky"]
     tolerance: float
+    priors: Priors | None = None
     mean: float | None = None
 
 
@@ -81,15 +86,18 @@ def refresh(
     folded = fold(columns, users, generation.policy, strangers)
     touched = folded.touched
     facts: dict[str, float] = {}
-    confidence = np.zeros((0, 1))
+    confidence, served = np.zeros((0, 1)), None
     if len(touched):
-        confidence = solve_rows(users, touched, items, generation, facts)
+        past = solve_rows(users, touched, items, generation, facts)
+        confidence = past.confidence
+        if generation.priors is not None:
+            served = serve_rows(users, touched, past, items, generation)
     head, vectors = users.head[touched], users.vector[touched]
     weight, owner = _weights(columns, users, folded, confidence, generation.policy)
     return Refreshed(
         users=touched,
         vectors=vectors,
-        norms=np.linalg.norm(vectors, axis=1),
+        norms=np.linalg.norm(vectors if served is None else served.vectors, axis=1),
         version=head["version"].tolist(),
         events=head["events"].tolist(),
         event_time=head["event_time"].tolist(),
@@ -100,6 +108,7 @@ def refresh(
         applied=folded.applied,
         confidence=weight,
         owner=owner,
+        served=served,
         suppressed=suppressed_of(users, touched),
         outcomes=folded.outcomes,
         dead_letters=folded.dead_letters,
@@ -107,10 +116,11 @@ def refresh(
     )
 
 
-def solve_rows(
-    users: UserRows, touched: Index, items: Items, generation: Generation, facts: dict[str, float]
-) -> FloatArray:
-    """Re-solve the touched users from their whole history; returns their confidences (T, H), or their ratings."""
+def solve_rows(users: UserRows, touched: Index, items: Items, generation: Generation, facts: dict[str, float]) -> Past:
+    """Re-solve the touched users from their whole history; returns it as it was solved.
+
+    The confidences of explicit feedback are the ratings.
+    """
     policy, head = generation.policy, users.head
     width = max(int(head["entries"][touched].max()), 1)
     index = items.space.lookup(users.item[touched, :width])
@@ -138,7 +148,25 @@ def solve_rows(
     facts["cold_start"] = float(empty.sum())
     facts["users"] = float(len(touched))
     facts["matrix_entries"] = float((index >= 0).sum())
-    return confidence
+    return Past(users.item[touched, :width], users.time[touched, :width], used, index, confidence)
+
+
+def serve_rows(users: UserRows, touched: Index, past: Past, items: Items, generation: Generation) -> Served:
+    """What is published of the touched users."""
+    assert generation.priors is not None
+
+    def solve(
+        index: npt.NDArray[np.int32], confidence: FloatArray, start: Float32Array
+    ) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+        vectors, _ = _vectors(index, confidence, start, items, generation, {})
+        checked = guard(vectors, generation.policy.norm_cap)
+        return checked.vectors, checked.finite
+
+    segment = np.zeros(len(touched), np.uint64)
+    if users.extras:
+        segment[:] = [users.extras[user].segment if user in users.extras else 0 for user in touched.tolist()]
+    events = users.head["events"][touched].astype(np.int64)
+    return serve(past, users.vector[touched], events, segment, generation.policy, generation.priors, solve)
 
 
 def _vectors(

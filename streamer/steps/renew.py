@@ -18,7 +18,7 @@ from schemas.layouts import RowShape, UserRows, decode_user_rows, encode_user_ro
 from schemas.reshape import reshape_user_rows
 from streamer.steps.fold import Index
 from streamer.steps.items import Items
-from streamer.steps.refresh import Generation, Refreshed, solve_rows, suppressed_of
+from streamer.steps.refresh import Generation, Refreshed, serve_rows, solve_rows, suppressed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,13 @@ def renew(
     users = _rows_of([row for row in rows if row is not None], shapes, generation.shape)
     everyone = np.arange(len(users))
     facts: dict[str, float] = {}
-    confidence = solve_rows(users, everyone, items, generation, facts)
+    past = solve_rows(users, everyone, items, generation, facts)
+    served = None if generation.priors is None else serve_rows(users, everyone, past, items, generation)
     head = users.head
     fresh = Refreshed(
         users=everyone,
         vectors=users.vector,
-        norms=np.linalg.norm(users.vector, axis=1),
+        norms=np.linalg.norm(users.vector if served is None else served.vectors, axis=1),
         version=head["version"].tolist(),
         events=head["events"].tolist(),
         event_time=head["event_time"].tolist(),
@@ -66,10 +67,11 @@ def renew(
         applied=np.zeros(0, np.intp),
         confidence=np.zeros(0),
         owner=np.zeros(0, np.intp),
+        served=served,
         suppressed=suppressed_of(users, everyone),
         facts=facts,
     )
-    return Renewed(fresh, _signals(users, confidence, items, trained))
+    return Renewed(fresh, _signals(users, past.confidence, items, trained))
 
 
 def _rows_of(rows: Sequence[bytes], shapes: Mapping[int, RowShape], shape: RowShape) -> UserRows:

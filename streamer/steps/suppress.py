@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import structs
 
 from schemas.layouts import Extras, Suppression, UserRows
 
@@ -51,11 +52,12 @@ def _find(users: UserRows, user: int, item: int) -> Suppression | None:
 
 def _store(users: UserRows, user: int, entry: Suppression, capacity: int | None) -> None:
     """Put an entry in its place by item id, so that the bytes do not depend on the order of arrival."""
-    others = [old for old in users.extras.get(user, Extras()).suppressed if old.item != entry.item]
+    extras = users.extras.get(user, Extras())
+    others = [old for old in extras.suppressed if old.item != entry.item]
     kept = sorted([*others, entry], key=lambda one: one.item_id)
     if capacity is not None and len(kept) > capacity:
         kept.remove(min(kept, key=lambda one: (one.until, one.item)))
-    users.extras[user] = Extras(tuple(kept))
+    users.extras[user] = structs.replace(extras, suppressed=tuple(kept))
 
 
 def _slot(users: UserRows, user: int, item: int) -> int | None:

@@ -8,7 +8,7 @@ however many events the batch holds for that user.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,11 +22,12 @@ from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
 from schemas.records import Interaction, Manifest
 from streamer.events.decode import decode
 from streamer.events.explain import explain
-from streamer.events.hashes import fingerprint, generation_id, partition, request_hash
+from streamer.events.hashes import fingerprint, generation_id, partition, request_hash, segment_hash, segment_name
 from streamer.events.read import Reader
 from streamer.events.verdicts import Filtered, Rejected
 from streamer.factors.kernel.rules import N_NEWEST
 from streamer.factors.packed import pack
+from streamer.factors.serving import priors_in
 from streamer.factors.weigh import event_weights
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
@@ -34,8 +35,9 @@ from streamer.steps.encoder import Encoder
 from streamer.steps.fold import EMPTY, KIND_OF, Columns, Events, Index
 from streamer.steps.items import Items
 from streamer.steps.pairs import pair_signals
+from streamer.steps.parity import parity_error
 from streamer.steps.prequential import Sampler
-from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter
+from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publisher, dead_letter, served_fields
 from streamer.steps.refresh import Generation, Refreshed, refresh
 from streamer.steps.renew import Signals, renew
 
@@ -87,16 +89,19 @@ class UserStep:
         encoding: Literal["json", "f32le"],
         source: str,
         sample: float = 0.0,
+        audit: Callable[[], bool] = lambda: False,
         generation: int | None = None,
         founding: bool = True,
         shapes: Mapping[int, RowShape] | None = None,
     ) -> None:
         """``sample``: the share of the events that goes to the judge; ``generation``: by default the model's own.
 
-        ``shapes``: of the rows of other generations, where they are not this one's.
+        ``audit``: asked once a batch, whether to solve one of its users afresh and compare (`facts`); ``shapes``: of
+        the rows of other generations, where they are not this one's.
         """
         policy = manifest.policy
         self.founding, self._shapes, self._trained = founding, shapes or {}, manifest.training_data_end
+        self._audit = audit
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
         self._weights = event_weights(policy)
         self._generation = Generation(
@@ -106,6 +111,7 @@ class UserStep:
             np.array(manifest.average_row, np.float32),
             solver,
             tolerance,
+            priors_in(manifest),
             manifest.global_mean,
         )
         self._publisher = Publisher(
@@ -128,12 +134,15 @@ class UserStep:
         read, item_of, weights, kind_of = self._reader.read, self._items.of, self._weights, KIND_OF
         users: dict[bytes, int] = {}
         append, append_id = batch.events.rows.append, batch.events.item_ids.append
+        segment_key = self._policy.segment_key
         for position, record in enumerate(records):
             verdict = read(record)
             if isinstance(verdict, Interaction):
                 index, item, target = item_of(verdict.item_id)
                 kind = verdict.event_type
                 append_id(verdict.item_id)
+                if segment_key:
+                    batch.events.segments.append(segment_hash(segment_name(verdict.context, segment_key)))
                 append(
                     pack(
                         position,
@@ -214,8 +223,14 @@ class UserStep:
             self._finish(batch, columns, batch.keys, fresh, effects)
             self._count_signals(columns, fresh.applied, effects)
             self._sample(batch, columns, rows, fresh.applied, effects)
-            return effects
-        self._apply_compiled(batch, columns, rows, strangers, effects)
+        else:
+            self._apply_compiled(batch, columns, rows, strangers, effects)
+        if effects.rows and self._audit():
+            # Any user will do, as long as it is not always the same one.
+            chosen = effects.rows[batch.records[0].offset % len(effects.rows)][1]
+            error = parity_error(chosen, self._items, self._generation)
+            if error is not None:
+                effects.facts["parity_error"] = error
         return effects
 
     def reuse(self, effects: Effects) -> None:
@@ -304,7 +319,9 @@ class UserStep:
 
     def _publish(self, batch: UserBatch, keys: list[bytes], fresh: Refreshed, effects: Effects) -> None:
         place = f"{self._topics.interactions}/{batch.partition}/".encode()
-        extras = [AVERAGE if is_average else HISTORY for is_average in fresh.average]
+        vectors, extras = fresh.vectors, [AVERAGE if is_average else HISTORY for is_average in fresh.average]
+        if fresh.served is not None:
+            vectors, extras = fresh.served.vectors, served_fields(fresh.served)
         if fresh.suppressed:
             for number, user in enumerate(fresh.users.tolist()):
                 if fresh.suppressed.get(user):
@@ -313,7 +330,7 @@ class UserStep:
         effects.sends.setdefault((self._topics.user_factors, batch.partition), []).extend(
             self._publisher.records(
                 keys,
-                fresh.vectors,
+                vectors,
                 fresh.version,
                 fresh.events,
                 fresh.event_time,

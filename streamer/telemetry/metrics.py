@@ -7,6 +7,7 @@ that read them.
 
 import math
 import platform
+from collections import deque
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
@@ -35,6 +36,7 @@ KINDS = ("user", "item")
 
 # Ratios look back over about this many of what they count.
 _MEMORY = 20_000
+_PARITY_CHECKS = 240  # a minute of them at four a second
 
 
 class RecentRatio:
@@ -94,8 +96,10 @@ class Metrics:
         self.freshness = gauge("freshness_seconds", "Age of the newest event, when it was last published.")
         self.solve_residual = gauge("solve_residual", "Largest relative residual of the last batch of user solves.")
         self.parity_error = gauge(
-            "parity_error", "Largest relative error of sampled vectors against a fresh exact solve."
+            "parity_error", "Largest relative error of recently sampled vectors against a fresh exact solve."
         )
+        self.parity_error_max = gauge("parity_error_max", "The same since the start.")
+        self._parity_checks = counter("parity_checks_total", "Published vectors compared with a fresh exact solve.")
         self._norm = BatchHistogram(
             "factors_vector_norm",
             "Euclidean norm of published vectors.",
@@ -167,6 +171,8 @@ class Metrics:
             self._transactions.labels(result)
         build.labels(code_version(), platform.python_version()).set(1)
         self._unknown, self._cold = RecentRatio(), RecentRatio()
+        self._parity: deque[float] = deque(maxlen=_PARITY_CHECKS)
+        self._worst_parity = 0.0
 
     def count_outcomes(self, outcomes: Mapping[tuple[Outcome, Reason | None], int]) -> None:
         """Count a batch's records by outcome and reason (None where the outcome has none)."""
@@ -225,6 +231,14 @@ class Metrics:
     def count_not_judged(self, events: int) -> None:
         """Sampled events left out."""
         self._not_judged.inc(events)
+
+    def observe_parity(self, error: float) -> None:
+        """The relative error of one published vector against a fresh exact solve."""
+        self._parity.append(error)
+        self._worst_parity = max(self._worst_parity, error)
+        self._parity_checks.inc()
+        self.parity_error.set(max(self._parity))
+        self.parity_error_max.set(self._worst_parity)
 
     def set_lag(self, topic: str, partition: int, records: int) -> None:
         """Records of a partition that wait to be processed."""

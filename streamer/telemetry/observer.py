@@ -169,6 +169,8 @@ class Telemetry:
         metrics = self.metrics
         if "solve_residual" in facts:
             metrics.solve_residual.set(facts["solve_residual"])
+        if "parity_error" in facts:
+            metrics.observe_parity(facts["parity_error"])
         if events := facts.get("signals"):
             metrics.observe_unknown_items(facts["unknown_items"], events)
             metrics.top_item_share.set(facts["top_item"] / events)

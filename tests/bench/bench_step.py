@@ -2,12 +2,14 @@
 
 One event a user and batch, as users drawn evenly from many give it: microseconds an event to read (decode, validate,
 filter, hash), to apply, and of that in the kernel's fold and solve. One thread; the median of the batches. With
-``--sample`` also what the judge then takes for an event of the sample, in its own thread in a worker.
+``--sample`` also what the judge then takes for an event of the sample, in its own thread in a worker;
+``--policy '{"ridge_nu": 1.0}'`` measures another policy than the default one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_in
 from streamer.steps.items import Items
 from streamer.steps.judge import Judge
 from streamer.steps.user import UserStep, UserTopics
@@ -25,7 +28,7 @@ from tests.streamer.steps.world import FakeRecord
 
 def step_of(world: World, sample: float = 0.0) -> tuple[UserStep, Items]:
     """The step over the world's items, and these; all users are of the one partition."""
-    items = Items(dimension=64, ridge=world.policy.ridge, item_key=bytes.fromhex(ITEM_KEY), partitions=8)
+    items = Items(dimension=64, ridge=ridge_in(world.manifest), item_key=bytes.fromhex(ITEM_KEY), partitions=8)
     items.put([item_id(number) for number in range(world.items)], [1] * world.items, world.vectors)
     items.settle()
     step = UserStep(
@@ -63,8 +66,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--sample", type=float, default=0.0, help="as quality.sample")
+    parser.add_argument("--policy", type=json.loads, default={}, help="fields of the policy, as JSON")
     chosen = parser.parse_args()
-    world = World(users=chosen.users)
+    world = World(users=chosen.users, options=chosen.policy)
     rows: dict[Any, Any] = {record[0]: record[1] for _, record in world.rows()}
     step, items = step_of(world, chosen.sample)
     judge, judged, judging = Judge(world.manifest, items), 0, 0.0

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from schemas.layouts import RowShape, UserRows, empty_user_rows, encode_user_rows
 from schemas.records import DAY_MS, Artifact, Manifest, Policy
 from streamer.events.hashes import generation_id, item_hash, partition
+from streamer.factors.ridge import ridge_in
 from streamer.factors.solve import solve_batch
 from streamer.factors.space import ItemSpace
 from streamer.factors.weigh import confidence_array, strength_at
@@ -41,7 +43,7 @@ class World:
     """What is measured on.
 
     users: how many have a row; history: average entries of one; capacity, keys: the policy's bounds;
-    plain: clicks alone, each sent once, instead of `MIX`.
+    plain: clicks alone, each sent once, instead of `MIX`; options: fields of the policy.
     """
 
     users: int = 200_000
@@ -53,12 +55,13 @@ class World:
     partitions: int = 8
     seed: int = 7
     plain: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     now: int = field(default_factory=lambda: int(time.time() * 1000))
 
     @cached_property
     def policy(self) -> Policy:
         """The product's defaults but for the bounds of a row."""
-        return Policy(history_capacity=self.capacity, keys_capacity=self.keys)
+        return Policy(history_capacity=self.capacity, keys_capacity=self.keys, **self.options)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -72,7 +75,7 @@ class World:
             training_data_start=0,
             training_data_end=self.now,
             cut_offsets={},
-            counts={},
+            counts={"items": self.items},
             dataset_sha256="0" * 64,
             item_key=ITEM_KEY,
             average_user=[0.01] * self.dimension,
@@ -125,7 +128,7 @@ class World:
 
     def space(self) -> ItemSpace:
         """The item vectors as the worker holds them before any of them moves."""
-        space = ItemSpace(self.dimension, self.policy.ridge)
+        space = ItemSpace(self.dimension, ridge_in(self.manifest))
         index = space.add([item_id(item) for item in range(self.items)], self.hashes)
         space.put(index, self.vectors)
         space.recount()

@@ -108,6 +108,66 @@ def test_items_have_a_ridge_of_their_own() -> None:
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+@pytest.mark.parametrize(("nu", "alpha0"), [(1.0, 0.0), (0.5, 0.25)])
+def test_ridges_grow_with_what_a_row_has(solver: Literal["cg", "cholesky"], nu: float, alpha0: float) -> None:
+    """Each row of both sides is solved with ridge (n + alpha0 m)^nu, and the loss counts each row's own."""
+    matrix = confidences(3, 40, 30)
+    v = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
+    x = np.zeros((40, 5), np.float32)
+    plan = training(steps=20, solver=solver, ridge_items=7.0, ridge_nu=nu, ridge_alpha0=alpha0)
+
+    def own(pairs: csr_array, fixed: Any, ridge: float) -> tuple[F64, F64]:
+        counts = np.diff(pairs.indptr)
+        ridges = ridge * (counts + alpha0 * len(fixed)) ** nu
+        rows = [
+            dense_rows(csr_array(pairs.toarray()[[row]]), fixed.astype(np.float64), ridges[row], "c")[0]
+            if counts[row]
+            else np.zeros(fixed.shape[1])
+            for row in range(len(counts))
+        ]
+        return np.array(rows), ridges
+
+    half_step(matrix, v, x, plan)
+    expected, of_users = own(matrix, v, 2.0)
+    np.testing.assert_allclose(x, expected, atol=2e-5)
+    other = csr_array(matrix.T.tocsr())
+    loss = half_step(other, x, v, plan, items=True)
+    expected, of_items = own(other, x, 7.0)
+    np.testing.assert_allclose(v, expected, atol=2e-5)
+    wide, tall = x.astype(float), v.astype(float)
+    penalty = of_users @ (wide**2).sum(axis=1) + of_items @ (tall**2).sum(axis=1)
+    assert loss == pytest.approx(dense_loss(matrix, wide, tall, 0.0, "c") + penalty, rel=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_unobserved_pairs_weigh_what_their_item_weighs(solver: Literal["cg", "cholesky"]) -> None:
+    """Both half-steps against dense solves with diag(w), and the loss over every pair."""
+    matrix, draw = confidences(3, 40, 30), np.random.default_rng(0)
+    w = 0.2 + draw.random(30)
+    v = draw.standard_normal((30, 5)).astype(np.float32)
+    x = np.zeros((40, 5), np.float32)
+    plan = training(steps=20, solver=solver)
+    half_step(matrix, v, x, plan, weights=w)
+    c, wide = matrix.toarray(), v.astype(np.float64)
+    more = np.where(c > 0, c - 1, 0)
+    users = [
+        np.linalg.solve((wide.T * (w + more[user])) @ wide + 2 * np.eye(5), wide.T @ c[user]) for user in range(len(c))
+    ]
+    np.testing.assert_allclose(x, users, atol=2e-5)
+    loss = half_step(csr_array(matrix.T.tocsr()), x, v, plan, items=True, weights=w)
+    tall = x.astype(np.float64)
+    items = [
+        np.linalg.solve((tall.T * (w[item] + more[:, item])) @ tall + 2 * np.eye(5), tall.T @ c[:, item])
+        for item in range(30)
+    ]
+    np.testing.assert_allclose(v, items, atol=2e-5)
+    scores = x.astype(float) @ v.astype(float).T
+    expected = (w * scores**2).sum() + (more * scores**2 - 2 * c * scores + c).sum()
+    expected += 2 * ((x.astype(float) ** 2).sum() + (v.astype(float) ** 2).sum())
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_reported_loss_is_the_loss() -> None:
     """What the progress bar shows is the sum over every pair, not a sample of it."""
     matrix = confidences(5, 30, 20)

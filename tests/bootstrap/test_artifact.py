@@ -11,14 +11,16 @@ import orjson
 import pytest
 
 from bootstrap.artifact import files_of, open_artifact, open_manifest, write
+from bootstrap.job import Lineage, make
 from bootstrap.storage import save_array, sums
 from streamer.errors import DataError
+from tests.bootstrap.small import KEY, NOW_MS, changed, event, quiet, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.bootstrap.small import Made
+    from tests.bootstrap.small import Made, Reading
 
 
 @pytest.fixture
@@ -51,6 +53,27 @@ def test_round_trip(made: Made, folder: Path) -> None:
     assert manifest.artifact.uri == str(folder)
     assert manifest.artifact.files == sums(files_of(made.model))
     assert msgspec.structs.replace(manifest, artifact=made.manifest.artifact) == made.manifest
+
+
+def test_segments_and_weights_come_back(reading: Reading, tmp_path: Path) -> None:
+    """What the options add: each user's segment, each segment's average, the weights, the popularity vector."""
+    policy = changed(segment_key="device", blend_events=3, unobserved_power=0.5)
+    rows = [
+        event(
+            f"u{n % 7}", f"i{n % 5}", at=NOW_MS - n, request_id=str(n), context={"device": "phone" if n % 7 else "tv"}
+        )
+        for n in range(60)
+    ]
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__SEGMENT_USERS="2").model_copy(update={"policy": policy})
+    manifest, model = make(settings, reading(*rows, policy=policy), Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    again, read = open_artifact(write(str(tmp_path), manifest, model).artifact.uri)
+    assert list(again.segments) == ["phone"]
+    before, after = columns(model), columns(read)
+    for name in ("weights", "segment", "segment_at", "popularity_user"):
+        assert before[name].tobytes() == after[name].tobytes(), name
+    assert len(set(after["segment"].tolist())) == 2
+    assert after["weights"].mean() == pytest.approx(1.0)
+    assert after["segments"]["phone"].tobytes() == before["segments"]["phone"].tobytes()
 
 
 def test_any_fsspec_url(made: Made) -> None:

@@ -168,7 +168,7 @@ def test_a_model_below_its_gates_ends_with_1(
         (["run", "--every", "soon"], 2, "is no time"),
         (["run", "--on-drift", "--min-interval", "0"], 2, "is no time"),
         (["run", "--on-drift", "--events", "x"], 2, "read the topic"),
-        (["run", "--every", "1h", "--rounds", "1"], 3, "round 1 published nothing: reading factors.models failed"),
+        (["run", "--every", "1h", "--rounds", "1"], 3, "round 1 published nothing: looking at the topics failed"),
     ],
 )
 def test_mistakes_are_one_sentence_and_a_code(

@@ -17,12 +17,15 @@ from bootstrap.fold import fold
 from bootstrap.job import Lineage, make
 from bootstrap.matrix import build
 from bootstrap.read import Log, judge_records
+from bootstrap.serve import server_of
 from ops.data import synthetic
 from schemas.layouts import RowShape, decode_user_rows, encode_user_rows
 from schemas.outcomes import Outcome
 from schemas.records import DAY_MS, Policy
+from streamer.commands.audit import fresh_vector
 from streamer.events.hashes import generation_id
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_in
 from streamer.factors.weigh import confidence_now
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
@@ -64,11 +67,23 @@ def log_of(records: list[Record], policy: Policy) -> Log:
     return judge_records(records, reader_of(policy), policy, partitions=1)
 
 
-def streamed(manifest: Manifest, model: Model, records: list[Record], solver: Any) -> tuple[dict[bytes, bytes], Any]:
-    """The rows that a worker of this generation ends with, and its outcomes."""
-    items = Items(dimension=manifest.dimension, ridge=manifest.policy.ridge, item_key=KEY, partitions=2)
-    items.put(model.item_ids, [1] * len(model.item_ids), model.items)
+def items_of(manifest: Manifest, model: Model) -> Items:
+    items = Items(dimension=manifest.dimension, ridge=ridge_in(manifest), item_key=KEY, partitions=2)
+    weights = None if model.weights is None else model.weights.tolist()
+    items.put(model.item_ids, [1] * len(model.item_ids), model.items, weights)
     items.settle()
+    return items
+
+
+def streamed(
+    manifest: Manifest,
+    model: Model,
+    records: list[Record],
+    solver: Any,
+    published: dict[bytes, dict[str, Any]] | None = None,
+) -> tuple[dict[bytes, bytes], Any]:
+    """The rows that a worker of this generation ends with, and its outcomes; ``published`` takes the last records."""
+    items = items_of(manifest, model)
     step = UserStep(
         manifest,
         items,
@@ -85,14 +100,27 @@ def streamed(manifest: Manifest, model: Model, records: list[Record], solver: An
         batch = step.read(records[first : first + 997], 0)
         effects = step.apply(batch, [rows.get(key) for key in batch.keys])
         rows.update(effects.rows)
+        if published is not None:
+            for key, value, *_ in effects.sends.get((TOPICS.user_factors, 0), []):
+                published[key or b""] = orjson.loads(value or b"")
         outcomes = effects.outcomes if outcomes is None else outcomes + effects.outcomes
     return rows, outcomes
 
 
-@pytest.mark.parametrize(("rhs", "solver", "recency"), [("c", "cg", 0.0), ("c-1", "cholesky", 0.0), ("c-1", "cg", 3.0)])
-def test_rows_and_vectors_equal_the_streams(tmp_path: Path, rhs: Any, solver: Any, recency: float) -> None:
+@pytest.mark.parametrize(
+    ("options", "solver"),
+    [
+        ({}, "cg"),
+        ({"rhs": "c-1"}, "cholesky"),
+        ({"rhs": "c-1", "recency_entries": 3.0}, "cg"),
+        ({"ridge": 0.5, "ridge_nu": 1.0, "confidence": "linear"}, "cg"),
+        ({"ridge": 0.01, "ridge_nu": 1.0, "ridge_alpha0": 1.0, "unobserved_power": 0.5, "confidence": "raw"}, "cg"),
+        ({"ridge_nu": 0.5, "unobserved_power": 0.5}, "cholesky"),
+    ],
+)
+def test_rows_and_vectors_equal_the_streams(tmp_path: Path, options: dict[str, Any], solver: Any) -> None:
     """History, keys and counts to the byte, vectors to 1e-5, for a log that overflows both capacities."""
-    policy = changed(history_capacity=24, keys_capacity=12, rhs=rhs, recency_entries=recency)
+    policy = changed(history_capacity=24, keys_capacity=12, **options)
     events = list(synthetic.load(5, SHAPE).rebase(NOW_MS).events)
     events = [one for one in events if one["event_type"] != "hide"]
     events = [copy for one in events for copy in [one] * (2 if one["item_id"].endswith("7") else 1)]
@@ -302,3 +330,69 @@ def _manifest(policy: Policy) -> Manifest:
         artifact=Artifact("x", {}),
         code_version="test",
     )
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"session_weight": 0.3, "session_gap_ms": 6 * 3_600_000, "session_entries": 5},
+        {"blend_events": 30, "segment_key": "device"},
+        {
+            "session_weight": 0.3,
+            "blend_events": 30,
+            "segment_key": "device",
+            "recency_entries": 3.0,
+            "ridge": 1.0,
+            "ridge_nu": 0.5,
+            "ridge_alpha0": 0.1,
+            "unobserved_power": 0.4,
+        },
+    ],
+    ids=["session", "blend", "all"],
+)
+def test_what_is_published_equals_the_streams(tmp_path: Path, options: dict[str, Any], solver: Any) -> None:
+    """Vector, session and basis of every user, and the row with the segment; and the audit's fresh solve agrees."""
+    policy = changed(history_capacity=24, keys_capacity=12, **options)
+    events = [
+        one | {"context": {"device": DEVICES[len(one["user_id"] + one["item_id"]) % 3], "locale": "nl"}}
+        for one in synthetic.load(5, SHAPE).rebase(NOW_MS).events
+        if one["event_type"] != "hide"
+    ]
+    events[7]["context"]["device"] = "one of a kind"
+    records = records_of(events)
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__SEGMENT_USERS="10").model_copy(update={"policy": policy})
+    manifest, model = make(settings, log_of(records, policy), Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    assert set(manifest.segments) == ({"phone", "desk"} if policy.segment_key else set())
+    published: dict[bytes, dict[str, Any]] = {}
+    rows, _ = streamed(manifest, model, records, solver, published)
+    users = [user.encode() for user in model.users.ids]
+    theirs = decode_user_rows([rows[user] for user in users], SHAPE_OF_ROWS)
+    ours = model.users.rows(
+        slice(0, len(users)),
+        model.user_vectors,
+        shape=SHAPE_OF_ROWS,
+        generation=generation_id(manifest.model_version),
+        epochs=np.zeros(2, np.int64),
+        version=1,
+    )
+    assert ours.extras == theirs.extras
+    assert bool(policy.segment_key) == any(extras.segment for extras in ours.extras.values())
+    server, items = server_of(manifest, model, 1e-6), items_of(manifest, model)
+    assert server is not None
+    served = server.serve(ours)
+    for at, user in enumerate(users):
+        record = published[user]
+        np.testing.assert_allclose(record["vector"], served.vectors[at], atol=1e-5)
+        assert record["basis"] == served.basis[at]
+        assert ("session" in record) == served.has_session[at]
+        if served.has_session[at]:
+            np.testing.assert_allclose(record["session"], served.session[at], atol=1e-5)
+        np.testing.assert_allclose(record["vector"], fresh_vector(theirs, at, manifest, items), atol=1e-5)
+    assert set(served.basis) == ({"history", "blend"} if policy.blend_events else {"history"})
+    apart = np.abs(served.vectors - theirs.vector).max(axis=1)
+    assert np.count_nonzero(apart > 1e-3) > len(users) / 4
+
+
+DEVICES = ("phone", "desk", "")
+SHAPE_OF_ROWS = RowShape(8, 24, 12, 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import numpy as np
 import orjson
@@ -10,6 +13,8 @@ import pytest
 from bootstrap.records import Writer
 from schemas.layouts import Suppression
 from schemas.records import FactorRecord
+from streamer.engine.replica import ItemReplica
+from streamer.steps.items import Items
 
 VECTOR = np.array([0.1, -1 / 3, 3e-39, 1e30], np.float32)
 
@@ -38,14 +43,33 @@ def test_raw_vectors_carry_the_rest_in_a_header() -> None:
     assert "vector" not in about
 
 
-@pytest.mark.parametrize(("has_history", "basis"), [(True, "history"), (False, "average")])
-def test_a_user_says_what_the_vector_rests_on(has_history: bool, basis: str) -> None:
+@pytest.mark.parametrize("encoding", ["json", "f32le"])
+def test_an_items_weight_reaches_a_worker(encoding: Any) -> None:
+    """To the last bit, by the replica that follows the topic; without one it is 1."""
+    writer, view = Writer("test", "m1", 7, encoding), Items(dimension=4, ridge=1.0, item_key=bytes(16), partitions=1)
+    vector, weight = np.array([1, 2, 3, 4], np.float32), 0.1 + 0.2
+    made = [writer.item("a", vector, 5, weight=weight), writer.item("b", vector, 5)]
+    records = [
+        SimpleNamespace(key=one.key, value=one.value, headers=one.headers, offset=at) for at, one in enumerate(made)
+    ]
+    ItemReplica(view, "m1").factors(0, records, 2)
+    assert view.space.weights.tolist() == [weight, 1.0]
+    view.settle()
+    assert np.allclose(view.space.gramian, (1 + weight) * np.outer(vector, vector))
+
+
+@pytest.mark.parametrize("encoding", ["json", "f32le"])
+@pytest.mark.parametrize(("session", "basis"), [(None, "history"), (None, "segment"), (VECTOR[::-1], "blend")])
+def test_a_user_says_what_the_vector_rests_on(encoding: Any, session: Any, basis: str) -> None:
     """Suppressed items are those that no later positive event has lifted."""
     suppressed = (Suppression("a", 1, 10, 0, 5), Suppression("b", 2, 10, 0, 11), Suppression("c", 3, 10, 10, 10))
-    made = Writer("test", "m1", 7, "json").user(
-        "u", VECTOR, events=3, event_time=9, epochs=[4, 0], suppressed=suppressed, has_history=has_history
-    )
-    record = msgspec.json.decode(made.value, type=FactorRecord)
+    about: dict[str, Any] = {"events": 3, "event_time": 9, "epochs": [4, 0], "suppressed": suppressed}
+    made = Writer("test", "m1", 7, encoding).user("u", VECTOR, **about, basis=basis, session=session)
+    text = made.value if encoding == "json" else dict(made.headers)["factors.record"]
+    record = msgspec.convert({"vector": []} | orjson.loads(text), FactorRecord)
+    assert (record.session is None) == (session is None)
+    if session is not None:
+        assert np.array(record.session, np.float32).tobytes() == session.tobytes()
     assert record.suppressed == ["a", "c"]
     assert record.basis == basis
     assert (record.kind, record.events, record.items_epoch) == ("user", 3, [4, 0])

@@ -58,7 +58,7 @@ def _check(logs: Logs, rules: Rules, bitwise: bool) -> Report:
         signals.update(done.applied)
         _check_rows(number, changelog, done, rules, report)
         _check_vectors(number, changelog, items, rules, report, bitwise)
-        check_factors(number, changelog, logs.user_factors.get(number, []), rules, report)
+        check_factors(number, changelog, logs.user_factors.get(number, []), items, rules, report)
         _check_offsets(number, changelog, logs, rules, report)
         _check_store(number, changelog, logs, report)
     check_letters(letters, logs, report)
@@ -134,6 +134,8 @@ _COMPARED = (
     "history",
     "keys",
     "suppressed",
+    "segment",
+    "segment_at",
 )
 
 

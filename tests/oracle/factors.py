@@ -12,9 +12,13 @@ from tests.oracle.report import Report
 from tests.oracle.revisions import Changelog
 from tests.oracle.rowbytes import UserRow
 from tests.oracle.rules import Rules
+from tests.oracle.serving import expected
+from tests.oracle.solve import ItemMatrix, ItemViews
 
 
-def check_factors(number: int, changelog: Changelog, records: list[LogRecord], rules: Rules, report: Report) -> None:
+def check_factors(
+    number: int, changelog: Changelog, records: list[LogRecord], items: ItemViews, rules: Rules, report: Report
+) -> None:
     """One partition: versions without gaps, and each record as its revision has it."""
     published: dict[bytes, list[dict[str, Any]]] = {}
     for record in records:
@@ -42,7 +46,7 @@ def check_factors(number: int, changelog: Changelog, records: list[LogRecord], r
         for body in bodies:
             row = rows.get(key, {}).get(body.get("version"))  # type: ignore[arg-type]  # None finds nothing
             if row is not None:
-                _compare(name, key, body, row, rules, report)
+                _compare(name, key, body, row, items, rules, report)
 
 
 def _start(changelog: Changelog, key: bytes) -> list[UserRow]:
@@ -60,7 +64,9 @@ def _body(record: LogRecord, number: int, report: Report) -> dict[str, Any] | No
     return body
 
 
-def _compare(name: str, key: bytes, body: dict[str, Any], row: UserRow, rules: Rules, report: Report) -> None:
+def _compare(
+    name: str, key: bytes, body: dict[str, Any], row: UserRow, items: ItemViews, rules: Rules, report: Report
+) -> None:
     suppressed = [one.item_id for one in row.suppressed or [] if one.until >= one.positive]
     expected: dict[str, object] = {
         "id": key.decode(),
@@ -74,12 +80,30 @@ def _compare(name: str, key: bytes, body: dict[str, Any], row: UserRow, rules: R
     differing = [field for field, value in expected.items() if body.get(field) != value]
     if sorted(body.get("suppressed") or []) == suppressed and "suppressed" in differing:
         differing.remove("suppressed")
-    if np.array(body.get("vector", []), np.float32).tobytes() != row.vector.tobytes():
+    if rules.serves:
+        differing += served_otherwise(body, row, items.at(row.epochs), rules)
+    elif np.array(body.get("vector", []), np.float32).tobytes() != row.vector.tobytes():
         differing.append("vector")
     if row.source_next and body.get("items_epoch") != row.epochs:
         differing.append("items_epoch")
     if differing:
         report.found(f"factors: {name} version {row.version} was published with another {', '.join(differing)}")
+
+
+def served_otherwise(body: dict[str, Any], row: UserRow, items: ItemMatrix, rules: Rules) -> list[str]:
+    """The fields of a record that differ from what must be made of the row."""
+    want, differing = expected(row, items, rules), []
+    size = 1e-5 * max(float(np.linalg.norm(want.vector)), float(np.linalg.norm(row.vector)), 1e-30)
+    if not np.linalg.norm(np.array(body.get("vector"), np.float64) - want.vector) <= size:
+        differing.append("vector")
+    session = body.get("session")
+    if (session is None) != (want.session is None):
+        differing.append("session")
+    elif want.session is not None:
+        apart = np.linalg.norm(np.array(session, np.float64) - want.session)
+        if not apart <= 1e-5 * np.linalg.norm(want.session):
+            differing.append("session")
+    return [*differing, *(["basis"] if body.get("basis") != want.basis else [])]
 
 
 def _few(numbers: list[Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from tests.oracle.hashes import fingerprint, item_hash, request_hash
+from tests.oracle.hashes import fingerprint, item_hash, request_hash, segment_hash
 from tests.oracle.numbers import add_event, decay, to_float32
 from tests.oracle.rowbytes import Entry, Key, Suppressed, UserRow
 from tests.oracle.rules import SUPPRESSING, Rules
@@ -34,6 +35,7 @@ def apply_event(row: UserRow, event: dict[str, Any], offset: int, received: int,
     _remember(row, key, rules)
     row.event_time = max(row.event_time, at)
     row.source_next = offset + 1
+    _note_segment(row, event, rules)
     if suppressing:
         _suppress(row, event, item, rules)
         return "suppressed", ""
@@ -42,6 +44,16 @@ def apply_event(row: UserRow, event: dict[str, Any], offset: int, received: int,
         weight = rules.weights[event["event_type"]] * float(event.get("value", 1.0))
         _weigh(row, item, at, weight, rules)
     return "applied", ""
+
+
+def _note_segment(row: UserRow, event: dict[str, Any], rules: Rules) -> None:
+    """What the newest event calls it; the greater hash of two at the same time."""
+    value = (event.get("context") or {}).get(rules.segment_key) if rules.segment_key else None
+    if value is None or value == "":
+        return
+    name = segment_hash(value if isinstance(value, str) else json.dumps(value))
+    if (event["timestamp"], name) > (row.segment_at, row.segment):
+        row.segment, row.segment_at = name, event["timestamp"]
 
 
 def _seen(row: UserRow, key: Key, rules: Rules) -> str:

@@ -48,6 +48,11 @@ def generation_id(model_version: str) -> int:
     return int(number)
 
 
+def segment_hash(name: str) -> int:
+    """XXH3 of the segment's name, never 0."""
+    return xxhash.xxh3_64(name.encode(), seed=0).intdigest() or 1
+
+
 def partition_of(key: bytes, partitions: int) -> int:
     """Where Kafka's Java client sends this key: MurmurHash2 with its seed, sign bit off, modulo."""
     return (_murmur2(key) & 0x7FFFFFFF) % partitions

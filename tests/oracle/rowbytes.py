@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -63,6 +64,8 @@ class UserRow:
     history: list[Entry] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     suppressed: list[Suppressed] | None = None
+    segment: int = 0
+    segment_at: int = 0
 
     def copy(self) -> UserRow:
         """A row of its own; the vector, which nobody changes in place, is shared."""
@@ -87,9 +90,10 @@ def encode(row: UserRow, history_capacity: int, keys_capacity: int) -> bytes:
     """The one right sequence of bytes for this row."""
     slots, ring = size_class(len(row.history), len(row.keys), history_capacity, keys_capacity)
     extras = b""
-    if row.suppressed is not None:
-        entries = [[one.item_id, one.item, one.until, one.voided, one.positive] for one in row.suppressed]
-        extras = msgspec.msgpack.encode([entries])
+    if row.suppressed is not None or row.segment:
+        entries = [[one.item_id, one.item, one.until, one.voided, one.positive] for one in row.suppressed or []]
+        segment = [row.segment, row.segment_at] if row.segment else []
+        extras = msgspec.msgpack.encode([entries, *segment])
     head = _HEAD.pack(
         _FORMAT,
         _USER,
@@ -164,7 +168,8 @@ def parse(data: bytes, dimension: int, history_capacity: int, keys_capacity: int
 
     epoch_offsets, item, time, strength = take(epochs), take(slots), take(slots), take(slots)
     request, prints, seconds = take(ring), take(ring), take(ring)
-    tail = data[len(data) - extras :] if extras else b""
+    tail: list[Any] = msgspec.msgpack.decode(data[len(data) - extras :]) if extras else [None]
+    segment, segment_at = tail[1:] or (0, 0)
     return UserRow(
         vector=np.frombuffer(vector, "<f4").copy(),
         epochs=epoch_offsets,
@@ -178,5 +183,7 @@ def parse(data: bytes, dimension: int, history_capacity: int, keys_capacity: int
         key_head=key_head,
         history=[Entry(*parts_) for parts_ in zip(item, time, strength, strict=True)][:entries],
         keys=[Key(*parts_) for parts_ in zip(request, prints, seconds, strict=True)][:keys],
-        suppressed=[Suppressed(*one) for one in msgspec.msgpack.decode(tail)[0]] if tail else None,
+        suppressed=None if tail[0] is None else [Suppressed(*one) for one in tail[0]],
+        segment=segment,
+        segment_at=segment_at,
     )

@@ -40,6 +40,13 @@ class Rules:
     cap_user_events_per_day: int = 0
     norm_cap: float = 1000.0
     suppress_capacity: int = 64
+    ridge_nu: float = 0.0
+    ridge_alpha0: float = 0.0
+    session_weight: float = 0.0
+    session_gap_ms: int = 30 * 60 * 1000
+    session_entries: int = 20
+    blend_events: int = 0
+    segment_key: str = ""
     sgd_rate: float = 0.01
     sgd_reg: float = 0.01
     sgd_clip: float = 1.0
@@ -53,11 +60,19 @@ class Rules:
     user_gramian: tuple[float, ...] | None = None
     ridge_items: float = 0.0
     item_partitions: int = 1
+    trained_items: int = 0
+    segments: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    popularity_user: tuple[float, ...] | None = None
     # Not in the manifest: the worker's own settings and the catalogue.
     tenant: str | None = None
     max_bytes: int = 65536
     invalid_items: frozenset[str] = frozenset()
     partitions: int = 1
+
+    @property
+    def serves(self) -> bool:
+        """Is more published of a user than the row's vector?"""
+        return bool(self.session_weight or self.blend_events or self.segment_key)
 
     @classmethod
     def of_manifest(
@@ -82,6 +97,9 @@ class Rules:
             ridge_items=data.get("hyperparameters", {}).get("ridge_items", 0.0),
             item_partitions=data.get("item_partitions") or 1,
             cut_offsets={int(number): offset for number, offset in data.get("cut_offsets", {}).items()},
+            trained_items=data.get("counts", {}).get("items", 0),
+            segments={name: tuple(vector) for name, vector in data.get("segments", {}).items()},
+            popularity_user=tuple(data["popularity_user"]) if data.get("popularity_user") else None,
             partitions=partitions,
             tenant=tenant,
             max_bytes=max_bytes,

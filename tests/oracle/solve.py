@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 from tests.oracle.hashes import item_hash
 from tests.oracle.logs import Log, LogRecord
 from tests.oracle.numbers import confidences, decay
-from tests.oracle.rowbytes import UserRow
+from tests.oracle.rowbytes import Entry, UserRow
 from tests.oracle.rules import Rules
 
 
@@ -22,6 +22,7 @@ class _Version:
     offset: int
     item_id: str
     vector: npt.NDArray[np.float32]
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class ItemViews:
         vectors = np.array([newest[item_id].vector for item_id in ids], np.float32).reshape(len(ids), k)
         exact = vectors.astype(np.float64)
         rows = {item_hash(item_id, self._rules.item_key): row for row, item_id in enumerate(ids)}
-        return ItemMatrix(vectors, rows, exact.T @ exact)
+        weights = np.array([newest[item_id].weight for item_id in ids])
+        return ItemMatrix(vectors, rows, exact.T @ exact if (weights == 1).all() else (exact.T * weights) @ exact)
 
     @staticmethod
     def _versions(records: list[LogRecord]) -> list[_Version]:
@@ -79,15 +81,22 @@ class ItemViews:
             body, item_id = json.loads(record.value), record.key.decode()
             if body["version"] > last.get(item_id, 0):
                 last[item_id] = body["version"]
-                found.append(_Version(record.offset, item_id, np.array(body["vector"], np.float32)))
+                found.append(
+                    _Version(record.offset, item_id, np.array(body["vector"], np.float32), body.get("weight", 1.0))
+                )
         return found
 
 
 def solve(row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float32]:
     """The vector (k,) that belongs to a row's history; the average user's where it holds no known item."""
-    known = [(items.row_of[entry.item], entry) for entry in row.history if entry.item in items.row_of]
-    if not known:
+    if not any(entry.item in items.row_of for entry in row.history):
         return np.array(rules.average_user, np.float32)
+    return solve_entries(row.history, row, items, rules)
+
+
+def solve_entries(entries: list[Entry], row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float32]:
+    """The solve (k,) over some entries of a row's history, weighed as they are in the whole of it."""
+    known = [(items.row_of[entry.item], entry) for entry in entries if entry.item in items.row_of]
     newest = max(entry.time for entry in row.history)
     faded = [entry.strength * decay(newest - entry.time, rules.half_life_ms) for _, entry in known]
     c = confidences(faded, rules.confidence, rules.alpha)
@@ -96,7 +105,8 @@ def solve(row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float
         shares = np.array([decay(count, rules.recency_entries) for count in newer])
         c = 1.0 + (c - 1.0) * shares
     v = items.vectors[[number for number, _ in known]].astype(np.float64)
-    a = items.gramian + rules.ridge * np.eye(rules.dimension)
+    ridge = rules.ridge * (len(known) + rules.ridge_alpha0 * rules.trained_items) ** rules.ridge_nu
+    a = items.gramian + ridge * np.eye(rules.dimension)
     a += (v * (c - 1.0)[:, None]).T @ v
     b = v.T @ (c if rules.rhs == "c" else c - 1.0)
     exact: npt.NDArray[np.float64] = cho_solve(cho_factor(a, lower=True), b)

@@ -81,6 +81,7 @@ def room(rules: Rules) -> Any:
         np.zeros(k, np.float32),
         np.zeros(k, np.float32),
         np.zeros(k, np.float32),
+        np.zeros(k, np.float32),
         np.zeros(k),
         np.zeros(k),
     )
@@ -120,7 +121,7 @@ _u1, _i4, _i8, _u8, _f4, _f8 = types.uint8, types.int32, types.int64, types.uint
 _SIGNATURE: Any = _i8(
     # rules, as a plain tuple: numba takes it apart in C
     types.UniTuple(_i8, 12),  # type: ignore[no-untyped-call]
-    types.UniTuple(_f8, 7),  # type: ignore[no-untyped-call]
+    types.UniTuple(_f8, 11),  # type: ignore[no-untyped-call]
     _i8[:, ::1],
     _f4[::1],
     # space
@@ -131,6 +132,7 @@ _SIGNATURE: Any = _i8(
     _f4[::1],
     _f4[:, ::1],
     _f8[:, ::1],
+    _f8[::1],
     _f4[:, ::1],
     # batch
     types.Array(_u1, 1, "C", readonly=True),
@@ -170,6 +172,7 @@ def _compile(sources: int) -> Callable[..., int]:
         leverage: Any,
         lower: Any,
         inverse: Any,
+        spread: Any,
         remainder: Any,
         data: Any,
         lengths: Any,
@@ -194,7 +197,7 @@ def _compile(sources: int) -> Callable[..., int]:
             classes          (C, 2) size classes, ascending
             average          (k,) the vector of a user without a known item
             epochs           the bytes of the item epochs
-            hashes .. inverse, remainder    see `Space`
+            hashes .. spread, remainder    see `Space`
             data, lengths    the rows end to end, and how long each is; `NO_ROW` and `STRANGER` have none
             events, weights  the events (`packed`), and their weights
 
@@ -213,8 +216,9 @@ def _compile(sources: int) -> Callable[..., int]:
         rules = Rules(
             whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8], whole[9],
             whole[10], whole[11], real[0], real[1], real[2], real[3], real[4], real[5], real[6],
+            real[7], real[8], real[9], real[10],
         )  # fmt: skip
-        space = Space(hashes, values, whitened, leverage, lower, inverse, remainder)
+        space = Space(hashes, values, whitened, leverage, lower, inverse, spread, remainder)
         row, work = room(rules)
         order, first = by_user(events, lengths.size)
         weighed, place = np.zeros(len(events)), np.zeros(lengths.size, np.int64)

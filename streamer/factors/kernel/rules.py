@@ -61,3 +61,7 @@ class Rules(NamedTuple):
     max_trace: float
     max_shrink: float
     recency_entries: float
+    ridge: float
+    ridge_nu: float
+    ridge_offset: float
+    ridge_floor: float

@@ -17,7 +17,10 @@ _LINE = 16  # float32 numbers of a cache line
 
 
 class Space(NamedTuple):
-    """What the solve reads of the space (`ItemSpace.tables`), and the remainder, (0, k) for none."""
+    """What the solve reads of the space (`ItemSpace.tables`), and the remainder, (0, k) for none.
+
+    spread: (k,) where users have ridges of their own, and empty where L is a triangle.
+    """
 
     hashes: Any
     values: Any
@@ -25,6 +28,7 @@ class Space(NamedTuple):
     leverage: Any
     lower: Any
     inverse: Any
+    spread: Any
     remainder: Any
 
 
@@ -44,6 +48,7 @@ class Work(NamedTuple):
     r: Any
     p: Any
     z: Any
+    scale: Any
     wide: Any
     exact: Any
 
@@ -87,29 +92,34 @@ def normal(rows: Any, count: int, d: Any, q: Any, x: Any, out: Any) -> None:
 
 
 @jit(fastmath=FAST)
-def subtract_product(matrix: Any, x: Any, out: Any) -> None:
-    """Subtract matrix' x; nothing where the matrix is empty."""
+def subtract_product(matrix: Any, x: Any, out: Any, scale: Any, scaled: bool) -> None:
+    """Subtract matrix' x, with the scale on both sides if it is scaled; nothing where the matrix is empty."""
     for i in range(len(matrix)):
         row = matrix[i]
-        for j in range(x.size):
-            out[j] -= x[i] * row[j]
+        if scaled:
+            own = x[i] * scale[i]
+            for j in range(x.size):
+                out[j] -= own * scale[j] * row[j]
+        else:
+            for j in range(x.size):
+                out[j] -= x[i] * row[j]
 
 
 @jit(fastmath=FAST)
-def gradients(work: Work, count: int, remainder: Any, rules: Rules) -> Any:
+def gradients(work: Work, count: int, remainder: Any, scaled: bool, rules: Rules) -> Any:
     """Solve in place in `work.y`; returns the steps taken and the relative residual, squared."""
     rows, d, y, r, p, z = work.rows, work.d, work.y, work.r, work.p, work.z
     normal(rows, count, d, work.q, y, r)
     for j in range(y.size):
         r[j] -= y[j]
-    subtract_product(remainder, y, r)
+    subtract_product(remainder, y, r, work.scale, scaled)
     copy(r, 0, p, 0, r.size)
     rho, size, bound = dot(r, r), dot(y, y), np.float32(rules.tolerance * rules.tolerance)
     step = 0
     while step < rules.max_steps and not rho <= bound * size:
         step += 1
         normal(rows, count, d, work.zero, p, z)
-        subtract_product(remainder, p, z)
+        subtract_product(remainder, p, z, work.scale, scaled)
         for j in range(y.size):
             z[j] = p[j] - z[j]
         alpha = rho / max(dot(p, z), _TINY)
@@ -125,39 +135,56 @@ def gradients(work: Work, count: int, remainder: Any, rules: Rules) -> Any:
 
 
 @jit(fastmath=FAST)
-def triangle(lower: Any, x: Any, out: Any) -> None:
-    """Set `out` to lower' x, with zeros above the diagonal of `lower`; four rows at a time."""
+def product(lower: Any, x: Any, out: Any, whole: bool) -> None:
+    """Set `out` to lower' x, four rows at a time; unless it is ``whole``, `lower` has zeros above its diagonal."""
     fill(out, 0, 0)
     k = x.size
     for i in range(0, k - k % UNROLL, UNROLL):
         s, t, u, v = x[i], x[i + 1], x[i + 2], x[i + 3]
-        for j in range(i + UNROLL):
+        for j in range(k if whole else i + UNROLL):
             out[j] += s * lower[i, j] + t * lower[i + 1, j] + u * lower[i + 2, j] + v * lower[i + 3, j]
     for i in range(k - k % UNROLL, k):
         a, s = lower[i], x[i]
-        for j in range(i + 1):
+        for j in range(k if whole else i + 1):
             out[j] += s * a[j]
 
 
 @jit(fastmath=FAST)
-def whiten(vector: Any, lower: Any, y: Any) -> None:
-    """Set y to L' x; zero where that is not finite."""
-    triangle(lower, vector, y)
+def whiten(vector: Any, lower: Any, y: Any, scale: Any, scaled: bool) -> None:
+    """Set y to L' x, in the user's own scale if there is one; zero where that is not finite."""
+    product(lower, vector, y, scaled)
+    if scaled:
+        for j in range(y.size):
+            y[j] /= scale[j]
     if not dot(y, y) <= np.float32(3e38):
         fill(y, 0, 0)
 
 
 @jit(fastmath=FAST)
-def unwhiten(y: Any, inverse: Any, wide: Any, exact: Any, vector: Any) -> float:
+def unwhiten(work: Work, inverse: Any, scaled: bool, vector: Any) -> float:
     """Set `vector` to L^-T y, multiplied in float64 and rounded; returns its squared length."""
+    y, wide, exact = work.y, work.wide, work.exact
     for i in range(y.size):
         wide[i] = np.float64(y[i])
-    triangle(inverse, wide, exact)
+        if scaled:
+            wide[i] *= np.float64(work.scale[i])
+    product(inverse, wide, exact, scaled)
     total = 0.0
     for i in range(y.size):
         vector[i] = np.float32(exact[i])
         total += np.float64(vector[i]) * np.float64(vector[i])
     return total
+
+
+@jit(fastmath=FAST)
+def rescale(work: Work, known: int, space: Space, rules: Rules) -> None:
+    """Put the rows into the scale in which a user of so many known items has the ridge of all."""
+    own = rules.ridge * (known + rules.ridge_offset) ** rules.ridge_nu - rules.ridge_floor
+    for j in range(space.spread.size):
+        work.scale[j] = np.float32(1.0 / np.sqrt(1.0 + own * space.spread[j]))
+    for i in range(known):
+        for j in range(space.spread.size):
+            work.rows[i, j] *= work.scale[j]
 
 
 @jit()
@@ -187,6 +214,8 @@ def gather(row: Row, entries: int, space: Space, work: Work, rules: Rules) -> An
             index = work.found[i]
             for j in range(k):
                 work.rows[i, j] = space.whitened[index, j]
+        if space.spread.size:
+            rescale(work, known, space, rules)
         # Rows of no weight make the count a multiple of what is unrolled.
         for i in range(known, (known + UNROLL - 1) // UNROLL * UNROLL):
             for j in range(k):
@@ -208,17 +237,18 @@ def solve(row: Row, entries: int, average: Any, space: Space, work: Work, rules:
         return square
     if not easy:
         return -1.0
+    scaled = space.spread.size > 0
     if row.head8[H_GENERATION] == rules.generation:
-        whiten(row.vector, space.lower, work.y)
+        whiten(row.vector, space.lower, work.y, work.scale, scaled)
     else:
         fill(work.y, 0, 0)
     count = (known + UNROLL - 1) // UNROLL * UNROLL
     before = dot(work.y, work.y)
-    steps, residual = gradients(work, count, space.remainder, rules)
+    steps, residual = gradients(work, count, space.remainder, scaled, rules)
     shrunk = dot(work.y, work.y) * np.float32(rules.max_shrink) < before
     if shrunk or not residual <= np.float32(rules.tolerance * rules.tolerance):
         return -1.0
-    square = unwhiten(work.y, space.inverse, work.wide, work.exact, row.vector)
+    square = unwhiten(work, space.inverse, scaled, row.vector)
     if not square <= rules.norm_cap * rules.norm_cap * _CLOSE:
         return -1.0
     facts[F_KNOWN] += known

@@ -51,6 +51,7 @@ def columns_of(events: Events, weight: float) -> Columns:
         after=np.zeros(count, np.int64),
         request=np.arange(1, count + 1).astype(np.uint64),
         fingerprint=np.zeros(count, np.uint32),
+        segment=np.zeros(count, np.uint64),
         user_ids=[user_id(user) for user in range(users)],
         item_ids=[item_id(item) for item in range(items)],
         hashes=np.array([item_hash(item_id(item), ITEM_KEY) for item in range(items)], np.uint64),

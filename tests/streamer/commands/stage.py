@@ -15,6 +15,7 @@ from schemas.records import Control, Manifest, Policy
 from streamer.commands.cluster import consuming, places_of, producing
 from streamer.events.hashes import partition
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_in
 from streamer.settings import Settings
 from streamer.steps.items import Items
 from streamer.steps.records import Publisher
@@ -31,7 +32,10 @@ class Stage:
         self.settings, self.policy = settings, policy or Policy()
         self.manifest: Manifest = msgspec.structs.replace(manifest(self.policy), **changes)
         self.items = Items(
-            dimension=8, ridge=self.policy.ridge, item_key=bytes.fromhex(self.manifest.item_key), partitions=PARTITIONS
+            dimension=8,
+            ridge=ridge_in(self.manifest),
+            item_key=bytes.fromhex(self.manifest.item_key),
+            partitions=PARTITIONS,
         )
         self._rows: dict[bytes, bytes] = {}
         self._offset = 0

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.records import Policy
-from streamer.commands.audit import Audit, relative_error
+from streamer.commands.audit import Audit
 from streamer.commands.explain import explain_scores
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.space import ItemSpace
+from streamer.steps.parity import relative_error
 
 
 def _space(items: int = 30, dimension: int = 6) -> ItemSpace:

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.records import Control, Manifest
+from schemas.records import Control, Manifest, Policy
 from streamer.commands.cluster import consuming, newest_of, producing
+from streamer.reader import FactorReader
 from streamer.settings import Settings
 from tests.streamer.commands.calls import Commands
 from tests.streamer.commands.stage import Stage
@@ -162,6 +163,28 @@ def test_audit_agrees_with_the_step(connected: Commands, settings: Settings) -> 
     # The same vectors once more, as an item step with a rate of 0 sends them: nothing has moved.
     stage.publish_items(2, seed=0)
     assert connected("audit", "--json").json()["items_standing_still"] == 3
+
+
+def test_audit_knows_what_is_published(connected: Commands, settings: Settings) -> None:
+    """Session, segment, blend and a ridge of one's own: what a reader gets is a fresh computation's, and no row's."""
+    options: dict[str, Any] = {"session_weight": 0.3, "blend_events": 5, "segment_key": "device", "ridge_nu": 0.5}
+    stage = Stage(settings, Policy(**options, ridge_alpha0=0.1), segments={"phone": [2.0] * 8})
+    stage.activate()
+    phone = [body | {"context": {"device": "phone"}} for body in _clicks("bob", "i3")]
+    stage.events(*_clicks("ann", *(f"i{n}" for n in range(6))), *phone, *_clicks("cem", "unheard-of"))
+    report = connected("audit", "--json").json()
+    assert report["items_standing_still"] == 3
+    assert report["largest_error"] < 1e-6
+    with FactorReader(settings.kafka.bootstrap_servers, settings.kafka.prefix, "user") as reader:
+        found = reader.snapshot()
+    assert {user: factor.basis for user, factor in found.items()} == {
+        "ann": "history",
+        "bob": "blend",
+        "cem": "average",
+    }
+    assert [found[user].session is not None for user in ("ann", "bob", "cem")] == [True, True, False]
+    stage.spoil("bob")
+    assert connected("audit").code == 1
 
 
 def test_audit_reports_moved_items_apart(connected: Commands, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
 
 from streamer.factors import solve
+from streamer.factors.ridge import Ridge
 from streamer.factors.solve import solve_batch, solve_cholesky
 from streamer.factors.space import ItemSpace
 from tests.streamer.factors import twins
@@ -46,6 +47,29 @@ def errors(vectors: np.ndarray, exact: np.ndarray) -> np.ndarray:
 
 def references(space: ItemSpace, index: np.ndarray, confidence: np.ndarray, rhs: str) -> np.ndarray:
     return np.stack([solve_cholesky(space, row, c, rhs) for row, c in zip(index, confidence, strict=True)])
+
+
+@pytest.mark.parametrize("nu", [0.3, 1.0])
+@pytest.mark.parametrize("rhs", ["c", "c-1"])
+def test_ridges_of_their_own(nu: float, rhs: str) -> None:
+    """Each user's is of the known items; both solvers, with vectors that have moved, and from a start or from zero."""
+    space = space_of(300, 16, ridge=0.4)
+    space.rule = Ridge(0.4, nu, 5.0)
+    space.ridge = space.rule.floor
+    space.refactor()
+    space.put(np.arange(4, dtype=np.int32), space.vectors[:4] * np.float32(1.01))
+    assert space.remainder() is not None
+    index, confidence = histories(300, 200, 40)
+    exact = references(space, index, confidence, rhs)
+    for row, c, vector in zip(index, confidence, exact, strict=True):
+        if (row >= 0).any():
+            ridge = 0.4 * ((row >= 0).sum() + 5.0) ** nu
+            true = twins.normal_equations(space.vectors, ridge, row.tolist(), c.tolist(), rhs)
+            assert np.allclose(vector, true, rtol=1e-5, atol=1e-6)
+    for start in (None, exact * np.float32(1.1)):
+        found = solve_batch(space, index, confidence, rhs, start, 1e-6)
+        assert errors(found.vectors, exact).max() <= 1e-5
+        assert found.fallbacks == 0
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12), st.sampled_from(["c", "c-1"]))

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.factors.ridge import Ridge
 from streamer.factors.space import MAX_REMAINDER, ItemSpace
 
 K = 5
 
 
-def filled(items: int, *, ridge: float = 0.5, seed: int = 0, k: int = K) -> ItemSpace:
+def filled(items: int, *, ridge: float | Ridge = 0.5, seed: int = 0, k: int = K) -> ItemSpace:
     """A space of `items` random vectors, whitened."""
     random = np.random.default_rng(seed)
     space = ItemSpace(k, ridge, capacity=4)
@@ -33,10 +34,11 @@ def operator(space: ItemSpace) -> np.ndarray:
 @given(
     puts=st.lists(st.lists(st.tuples(st.integers(0, 11), st.integers(-3, 3)), max_size=12), max_size=8),
     early=st.booleans(),
+    nu=st.sampled_from([0.0, 0.5]),
 )
-def test_gramian_and_operator_follow_every_put(*, puts: list[list[tuple[int, int]]], early: bool) -> None:
+def test_gramian_and_operator_follow_every_put(*, puts: list[list[tuple[int, int]]], early: bool, nu: float) -> None:
     """After any puts, duplicates and zeros among them, G = V'V and the whitened system is the true one."""
-    space = filled(12)
+    space = filled(12, ridge=Ridge(0.25, nu, 3.0) if nu else 0.5)
     twin = {n: row.copy() for n, row in enumerate(space.vectors)}
     for put in puts:
         rows = np.array([[value, n, 1, 0, value * n] for n, (_, value) in enumerate(put)], np.float32)
@@ -52,6 +54,53 @@ def test_gramian_and_operator_follow_every_put(*, puts: list[list[tuple[int, int
     again = space.whiten(space.unwhiten(space.whitened))
     assert np.allclose(again, space.whitened, rtol=1e-4, atol=1e-5)
     assert np.allclose(space.leverage, np.square(space.whitened).sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("known", [1, 2, 7, 400])
+def test_a_users_own_ridge_is_a_scale_of_the_whitened_coordinates(known: int) -> None:
+    """L S^-1 (I + S R S) S^-1 L' = G + ridge_u I, while vectors move, too."""
+    space = filled(60, ridge=Ridge(0.5, 0.75, 2.0))
+    space.put(np.array([3, 4], np.int32), space.vectors[3:5] * np.float32(1.02))
+    remainder, scale = space.remainder(), space.scale(np.array([known]))
+    assert remainder is not None
+    assert scale is not None
+    forth = space.whiten(np.eye(K, dtype=np.float32)).astype(np.float64) / scale
+    system = forth @ (np.eye(K) + scale.T * remainder * scale) @ forth.T
+    assert np.allclose(system, space.gramian + 0.5 * (known + 2.0) ** 0.75 * np.eye(K), rtol=1e-5, atol=1e-4)
+    assert filled(60).scale(np.array([known])) is None
+
+
+@given(
+    puts=st.lists(
+        st.lists(st.tuples(st.integers(0, 11), st.integers(-3, 3), st.sampled_from([1.0, 0.25, 3.0])), max_size=12),
+        max_size=6,
+    )
+)
+def test_a_weighted_gramian_follows_every_put(puts: list[list[tuple[int, int, float]]]) -> None:
+    """G = V' diag(w) V after any puts with any weights, and so does a fresh count of it."""
+    space, weights = filled(12), np.ones(12)
+    for put in puts:
+        rows = np.array([[value, n, 1, 0, value * n] for n, (_, value, _) in enumerate(put)], np.float32)
+        given_weights = np.array([weight for *_, weight in put])
+        space.put(np.array([at for at, *_ in put], np.int32), rows.reshape(-1, K), given_weights)
+        for at, _, weight in put:
+            weights[at] = weight
+    wide = space.vectors.astype(np.float64)
+    exact = (wide.T * weights) @ wide
+    assert np.array_equal(space.weights, weights)
+    assert np.allclose(space.gramian, exact, rtol=1e-12, atol=1e-10)
+    assert space.recount() < 1e-12
+    assert np.allclose(operator(space), exact + 0.5 * np.eye(K), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    """Before anything of it is taken."""
+    space = filled(3)
+    before = space.gramian.copy()
+    with pytest.raises(ValueError, match="weight is not above 0"):
+        space.put(np.array([0], np.int32), space.vectors[:1], np.array([weight]))
+    assert np.array_equal(space.gramian, before)
 
 
 def test_small_moves_leave_a_remainder_large_ones_whiten_anew() -> None:

@@ -31,6 +31,9 @@ POLICIES = st.builds(
     confidence=st.sampled_from(["log", "linear", "raw"]),
     rhs=st.sampled_from(["c", "c-1"]),
     recency_entries=st.sampled_from([0.0, 0.7, 4.0]),
+    ridge=st.sampled_from([0.5, 10.0]),
+    ridge_nu=st.sampled_from([0.0, 0.0, 0.5, 1.0]),
+    ridge_alpha0=st.sampled_from([0.0, 0.2]),
     norm_cap=st.sampled_from([0.6, 1000.0]),
     suppress_capacity=st.just(2),
 )

@@ -48,6 +48,18 @@ def published(effects: Effects) -> list[FactorRecord]:
     return [msgspec.json.decode(value or b"", type=FactorRecord) for _, value, _, _ in sent]
 
 
+def test_an_items_weight_goes_with_every_revision() -> None:
+    """What an unobserved pair weighs must survive compaction; weights of 1 are left out."""
+    policy, rows = Policy(), dict[bytes, bytes]()
+    view = items(policy)
+    assert [one.weight for one in published(apply(item_step(policy, view), signals(["i3"], np.ones((1, K))), {}))] == [
+        None
+    ]
+    view.put(["i3"], [2], view.space.vectors[3:4].copy(), [0.1 + 0.2])
+    effects = apply(item_step(policy, view), signals(["i3", "i4"], np.ones((2, K))), rows)
+    assert {one.id: one.weight for one in published(effects)} == {"i3": 0.1 + 0.2, "i4": 1.0}
+
+
 def test_a_row_starts_from_the_generations_vector_and_version() -> None:
     """The first revision is one above what the bootstrap published."""
     policy, rows = Policy(), dict[bytes, bytes]()

@@ -12,6 +12,7 @@ from kafka.record.default_records import DefaultRecordBatch
 
 from schemas.records import Artifact, Manifest, Policy
 from streamer.events.read import Reader
+from streamer.factors.ridge import ridge_of
 from streamer.steps.effects import Effects, Encoded, Outgoing
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
@@ -62,7 +63,7 @@ def manifest(policy: Policy, dimension: int = 8, model_version: str = "m1") -> M
         training_data_start=0,
         training_data_end=7,
         cut_offsets={},
-        counts={},
+        counts={"items": 20},
         dataset_sha256="0" * 64,
         item_key="0f" * 16,
         average_user=[0.25] * dimension,
@@ -76,7 +77,7 @@ def manifest(policy: Policy, dimension: int = 8, model_version: str = "m1") -> M
 
 def items(policy: Policy, count: int = 20, dimension: int = 8, seed: int = 0) -> Items:
     """Items i0 .. with vectors."""
-    made = Items(dimension=dimension, ridge=policy.ridge, item_key=bytes.fromhex("0f" * 16), partitions=2)
+    made = Items(dimension=dimension, ridge=ridge_of(policy, count), item_key=bytes.fromhex("0f" * 16), partitions=2)
     vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
     made.put([f"i{number}" for number in range(count)], [1] * count, vectors)
     made.settle()
@@ -92,12 +93,13 @@ def user_step(
     model_version: str = "m1",
     encoding: Literal["json", "f32le"] = "json",
     sample: float = 0.0,
+    made: Manifest | None = None,
     **reader: Any,
 ) -> UserStep:
     """A user step over `items`; without ``fast`` the numpy path does it all."""
     view = items(policy) if view is None else view
     step = UserStep(
-        manifest(policy, view.space.dimension, model_version),
+        made or manifest(policy, view.space.dimension, model_version),
         view,
         TOPICS,
         Reader(policy, **({"tenant": None, "max_bytes": 65_536, "invalid_items": view.invalid} | reader)),

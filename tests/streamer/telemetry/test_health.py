@@ -87,5 +87,6 @@ def test_describe_has_every_partition() -> None:
     assert health.describe() == {
         "roles": ["users"],
         "model_version": None,
+        "refused_models": [],
         "partitions": {"users": {"0": {"state": "ready"}, "1": {"state": "restoring", "percent": 25.0}}},
     }

@@ -21,6 +21,8 @@ CONTRACT = {
     "freshness_seconds": set(),
     "solve_residual": set(),
     "parity_error": set(),
+    "parity_error_max": set(),
+    "parity_checks_total": set(),
     "vector_norm": {"kind"},
     "nonfinite_total": set(),
     "item_update_norm": set(),
@@ -47,6 +49,9 @@ CONTRACT = {
     "prequential_skipped_total": set(),
     "drift_psi": {"feature"},
     "drift_alarm": {"feature"},
+    "rows_renewed_total": {"kind"},
+    "partitions_renewing": set(),
+    "generations_refused_total": set(),
     "build_info": {"version", "python"},
 }
 
@@ -69,6 +74,7 @@ def _filled() -> Metrics:
     metrics.count_judged(1, 1)
     metrics.drift_psi.labels("event_types").set(0.1)
     metrics.drift_alarm.labels("loss").set(0)
+    metrics.rows_renewed.labels("user").inc()
     return metrics
 
 

@@ -15,6 +15,7 @@ from schemas.outcomes import Outcome, Reason
 from streamer.settings import Settings
 from streamer.steps.effects import Effects
 from streamer.telemetry.observer import Telemetry
+from streamer.telemetry.pace import Pace
 
 
 def _value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
@@ -41,6 +42,31 @@ def test_a_user_batch() -> None:
     assert _value(telemetry, "vector_norm_count", kind="user") == 2
     assert _value(telemetry, "cold_start_ratio") == 0.5
     assert _value(telemetry, "solve_residual") == 1e-7
+
+
+def test_parity_is_of_the_last_minute_and_of_all_time() -> None:
+    """An error shows for as many checks as a minute has, and in the largest since the start for good."""
+    telemetry = Telemetry(Settings(), ["users"])
+    for error in (1e-7, 2e-3, 1e-8):
+        telemetry.batch("users", _records(1), _effects(parity_error=error), {})
+    assert (_value(telemetry, "parity_error"), _value(telemetry, "parity_error_max")) == (2e-3, 2e-3)
+    for _ in range(300):
+        telemetry.batch("users", _records(1), _effects(parity_error=1e-7), {})
+    assert (_value(telemetry, "parity_error"), _value(telemetry, "parity_error_max")) == (1e-7, 2e-3)
+    assert _value(telemetry, "parity_checks_total") == 303
+
+
+def test_a_pace_says_yes_so_often() -> None:
+    """At once, and then no more than so often a second."""
+    now = [0.0]
+    pace = Pace(4.0, clock=lambda: now[0])
+
+    def at(seconds: float) -> bool:
+        now[0] = seconds
+        return pace()
+
+    said = [at(seconds) for seconds in (0.0, 0.1, 0.24, 0.25, 0.3, 9.0, 9.1)]
+    assert said == [True, False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("late", "warned"), [(151, True), (149, False)])
