@@ -123,7 +123,7 @@ class _Sender:
         self,
         topic: str,
         key: bytes,
-        value: bytes,
+        value: bytes | None,
         headers: list[tuple[str, bytes]] | None = None,
         number: int | None = None,
     ) -> Any:

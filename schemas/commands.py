@@ -8,6 +8,7 @@ from schemas.records import Retrain
 
 ACTIVE_KEY: Final = b"active"
 ACTIVATION_KEY: Final = b"activation:"
+CANARY_KEY: Final = b"canary"
 RETRAIN_KEY: Final = b"retrain"
 
 

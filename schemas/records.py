@@ -277,13 +277,17 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
     ``generation`` is what rows and signals of this activation are stamped with, in hexadecimal, another one each time
     that a model is activated; None for the model that was published straight into the topics, which is stamped with
     its own name. Under the key ``activation:<generation>`` each activation stays on record.
+
+    The command ``canary``, key ``canary``: a ``fraction`` of the users, by hash, is served with this model, everybody
+    else as before; a tombstone ends it.
     """
 
-    command: Literal["activate"]
+    command: Literal["activate", "canary"]
     model_version: Id
     at: Millis
     item_topic: Annotated[str, Meta(min_length=1, max_length=249)]
     generation: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
+    fraction: Share | None = None
 
 
 class Retrain(Struct, frozen=True, forbid_unknown_fields=True):

@@ -129,7 +129,7 @@ class Worker:
             return
         memory = StoreMemory.of(self._settings.state.cache_mb)
         groups = []
-        for name, step in generations.steps(serving).items():
+        for name, step in generations.steps().items():
             group = self._group(name, serving, step, memory)
             groups.append(await stack.enter_async_context(_running(group)))
             self._telemetry.watch(group.assignments.lags, group.assignments.rows)

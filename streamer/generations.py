@@ -2,22 +2,29 @@
 
     announced -> loaded and checked -> partitions cut over, each at an offset of its own -> the old one is let go
 
-What can't be loaded is refused with a word, and the old one goes on.
+What can't be loaded is refused with a word, and the old one goes on. A second generation may be tried on a share of the
+users (a canary): then the partitions of the users serve two at once (`streamer.steps.canary`), and the worker that
+holds the first of them says what becomes of it (`streamer.steps.trial`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
+from aiokafka.errors import KafkaError
 
+from streamer.engine.ask import send_commands
 from streamer.engine.group import Group
 from streamer.engine.models import ActiveModel, Models
 from streamer.errors import BrokerError, DataError, FactorsError
+from streamer.events.activation import activation, end_of_canary
 from streamer.serving import Loader, Serving
 from streamer.steps.effects import Step
 from streamer.steps.horizon import Horizon
+from streamer.steps.trial import Evidence, Verdict, verdict
 from streamer.telemetry.observer import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -36,21 +43,32 @@ class Generations:
         self._roles, self._telemetry = roles, telemetry
         self._held: list[Serving] = []
         self._refused: set[int] = set()
+        self._served: Serving | None = None
+        self._trial: Serving | None = None
+        self._at: dict[str, int] = {}
+        self._before: dict[str, tuple[int, int]] = {}
+        self._decided: set[int] = set()
 
     async def first(self, active: ActiveModel) -> Serving:
-        """Load what is active at the start.
+        """Load what is active at the start, and what is tried beside it.
 
         Raises:
-            BrokerError, DataError: it can't be loaded; there is nothing else to serve.
+            BrokerError, DataError: what is active can't be loaded; there is nothing else to serve.
         """
         self._look(active.generation)
-        serving = await self._loader.load(active, self._telemetry.loading_items)
-        self._serve(serving)
-        return serving
+        self._served = await self._load(active)
+        self._trial = await self._loaded(self._models.trial())
+        self._tell(self._served)
+        return self._served
 
-    def steps(self, serving: Serving) -> dict[str, Step]:
-        """The step of each role."""
-        return self._loader.steps(serving, self._roles, self._models.generations())
+    def steps(self) -> dict[str, Step]:
+        """The step of each role, of what is served now."""
+        assert self._served is not None
+        since = self._served.active.at
+        known, tried = self._models.generations(), self._models.tried_since(since)
+        steps = self._loader.steps(self._served, self._trial, self._roles, known, tried)
+        self._at = {role: step.generation for role, step in steps.items()}
+        return steps
 
     async def follow(self, groups: Sequence[Group]) -> None:
         """Go over to whatever is announced, for ever.
@@ -58,57 +76,108 @@ class Generations:
         Raises:
             FactorsError: what keeps the item vectors fresh has ended.
         """
+        assert self._served is not None
         while True:
             await self._let_go(groups)
-            active = self._models.now()
-            serving = self._held[-1]
-            self._look(active.generation if active else serving.generation)
-            if active is None or active.generation == serving.generation or active.generation in self._refused:
+            active, trial = self._models.now(), self._models.trial()
+            self._look(active.generation if active else self._served.generation)
+            if active is None or active.generation in self._refused:
+                active = self._served.active
+            if trial is not None and trial.generation in self._refused:
+                trial = None
+            tried = None if self._trial is None else self._trial.generation
+            wanted = None if trial is None else trial.generation
+            if (active.generation, wanted) == (self._served.generation, tried):
+                await self._judge(groups)
                 await self._wait()
             else:
-                await self._go_over(active, groups)
+                await self._go_over(active, trial, groups)
 
     async def _wait(self) -> None:
         """For a change, or for so long."""
         tasks = {one.task: one.topic for serving in self._held for one in serving.followers if one.task}
         changed = asyncio.ensure_future(self._models.changed())
-        patience = _LOOK_SECONDS if len(self._held) == 1 else _CUT_LOOK_SECONDS
+        patience = _CUT_LOOK_SECONDS if self._left() else _LOOK_SECONDS
         await asyncio.wait({changed, *tasks}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         changed.cancel()
         for task, topic in tasks.items():
             if task.done():
                 raise FactorsError(f"following {topic} stopped: {task.exception()!r}")
 
-    async def _go_over(self, active: ActiveModel, groups: Sequence[Group]) -> None:
-        version, before = active.manifest.model_version, self._held[-1].version
-        log.info("generation_announced", model_version=version, serving=before, item_topic=active.item_topic)
-        try:
-            serving = await self._loader.load(active, before=self._held[-1].active.manifest)
-            steps = self.steps(serving)
-        except (BrokerError, DataError) as problem:
-            self._refused.add(active.generation)
-            self._telemetry.refused(version)
-            log.error("generation_refused", model_version=version, serving=before, problem=str(problem))
+    async def _go_over(self, active: ActiveModel, trial: ActiveModel | None, groups: Sequence[Group]) -> None:
+        before, tried = self._served, self._trial
+        log.info(
+            "generation_announced",
+            model_version=active.manifest.model_version,
+            tried=trial.manifest.model_version if trial else None,
+            serving=before.version if before else None,
+        )
+        serving = await self._loaded(active)
+        if serving is None:
             return
+        self._served, self._trial = serving, await self._loaded(trial)
+        if self._served is before and self._trial is tried:
+            return
+        at, steps = self._at, self.steps()
         for group in groups:
-            group.assignments.switch(steps[group.role.name])
-        self._serve(serving)
+            role = group.role.name
+            if steps[role].generation != at[role]:
+                group.assignments.switch(steps[role])
+        self._tell(before)
+
+    async def _loaded(self, model: ActiveModel | None) -> Serving | None:
+        """What is held already, or loaded now; None, with a word, for what can't be served."""
+        if model is None:
+            return None
+        for serving in self._held:
+            if serving.generation == model.generation:
+                return serving
+        try:
+            return await self._load(model)
+        except (BrokerError, DataError) as problem:
+            version = model.manifest.model_version
+            self._refused.add(model.generation)
+            self._telemetry.refused(version)
+            log.error("generation_refused", model_version=version, problem=str(problem))
+            return None
+
+    async def _load(self, model: ActiveModel) -> Serving:
+        report = self._telemetry.loading_items if not self._held else lambda share: None
+        before = None if self._served is None else self._served.active.manifest
+        serving = await self._loader.load(model, report, before=before)
+        self._held.append(serving)
+        log.info("items_loaded", items=serving.items.space.size, model_version=serving.version)
+        return serving
+
+    def _tell(self, before: Serving | None) -> None:
+        """Have metrics and health say what is served by now."""
+        serving, trial = self._served, self._trial
+        assert serving is not None
+        if before is None or before is not serving or not self._before:
+            self._telemetry.model(serving.active.manifest, serving.items, serving.lag)
+        if trial is None:
+            self._telemetry.tries(serving.version, None, None, 0.0)
+        else:
+            self._telemetry.tries(serving.version, trial.active.manifest, trial.items, trial.active.fraction)
+        self._before = self._telemetry.judged() or {serving.version: (0, 0)}
+
+    # --- what nobody serves any more ----------------------------------------------------------------------------
+
+    def _left(self) -> list[Serving]:
+        return [one for one in self._held if one is not self._served and one is not self._trial]
 
     async def _let_go(self, groups: Sequence[Group]) -> None:
         """Of what no partition here serves any more."""
-        serving = self._held[-1]
-        if len(self._held) > 1 and all(group.assignments.at(serving.generation) for group in groups):
-            log.info("generation_served", model_version=serving.version, before=self._held[-2].version)
-            while len(self._held) > 1:
-                left = self._held.pop(0)
-                await left.stop()
-                if left.version != serving.version:
-                    self._telemetry.left(left.version)
-
-    def _serve(self, serving: Serving) -> None:
-        self._held.append(serving)
-        log.info("items_loaded", items=serving.items.space.size, model_version=serving.version)
-        self._telemetry.model(serving.active.manifest, serving.items, serving.lag)
+        left = self._left()
+        if not left or not all(group.assignments.at(self._at[group.role.name]) for group in groups):
+            return
+        assert self._served is not None
+        log.info("generation_served", model_version=self._served.version, left=[one.version for one in left])
+        self._held = [one for one in self._held if one not in left]
+        for serving in left:
+            await serving.stop()
+            if serving.version not in {one.version for one in self._held}:
+                self._telemetry.left(serving.version)
 
     def _look(self, coming: int) -> None:
         """Signals of every known generation but the one announced have had their time; so have those of a refused."""
@@ -116,6 +185,53 @@ class Generations:
         self._horizon.past |= self._models.generations().keys() | self._refused
         if self._horizon.coming is not None:
             self._horizon.past.discard(self._horizon.coming)
+
+    # --- the verdict on what is tried ---------------------------------------------------------------------------
+
+    async def _judge(self, groups: Sequence[Group]) -> None:
+        """Once there is enough to go by, have everybody or nobody served with what is tried."""
+        trial, serving, bounds = self._trial, self._served, self._loader.settings.canary
+        if trial is None or serving is None or not bounds.auto or trial.generation in self._decided:
+            return
+        if not any(group.role.name == "users" and group.assignments.holds(0) for group in groups):
+            return
+        found = verdict(
+            self._evidence(serving.version),
+            self._evidence(trial.version),
+            min_events=bounds.min_events,
+            margin=bounds.margin,
+            max_norm_ratio=bounds.max_norm_ratio,
+        )
+        if found is None:
+            return
+        log.warning(
+            "canary_judged",
+            verdict=str(found),
+            model_version=trial.version,
+            recall=self._evidence(trial.version).recall,
+            served_recall=self._evidence(serving.version).recall,
+        )
+        await self._announce(found, trial)
+
+    def _evidence(self, version: str) -> Evidence:
+        """What was judged of a generation since the trial began."""
+        judged, hits = self._telemetry.judged().get(version, (0, 0))
+        judged_before, hits_before = self._before.get(version, (0, 0))
+        return Evidence(judged - judged_before, hits - hits_before, self._telemetry.judged_norm(version))
+
+    async def _announce(self, found: Verdict, trial: Serving) -> None:
+        """Say so in the control topic; where that fails, at the next look again."""
+        topic, at = self._loader.settings.topic, time.time_ns() // 1_000_000
+        records = end_of_canary()
+        if found is Verdict.PROMOTE:
+            common = topic("item-factors")
+            records = activation(trial.version, at, trial.active.item_topic, common) + records
+        try:
+            await send_commands(topic("control"), records, self._loader.client)
+        except (KafkaError, TimeoutError) as problem:
+            log.warning("verdict_not_sent", verdict=str(found), problem=str(problem) or repr(problem))
+        else:
+            self._decided.add(trial.generation)
 
     async def stop(self) -> None:
         """Let go of all."""

@@ -21,6 +21,7 @@ from streamer.errors import BrokerError, DataError
 from streamer.events.read import Reader
 from streamer.factors.ridge import ridge_in
 from streamer.settings import Settings
+from streamer.steps.canary import CanaryStep
 from streamer.steps.effects import Step
 from streamer.steps.horizon import Horizon
 from streamer.steps.item import ItemStep, ItemTopics
@@ -28,6 +29,7 @@ from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
 from streamer.telemetry.pace import Pace
 
+_NEVER = 2**63 - 1
 _AUDITS_A_SECOND = 4.0  # published vectors compared with an exact solve: 0.1 ms each
 
 
@@ -148,15 +150,36 @@ class Loader:
                 "publish it again under a new version with `python -m bootstrap run`"
             )
 
-    def steps(self, serving: Serving, roles: Sequence[str], known: Mapping[int, Manifest]) -> dict[str, Step]:
-        """The step of each role; ``known``: the manifest of every generation whose rows may be met."""
+    def steps(
+        self,
+        serving: Serving,
+        trial: Serving | None,
+        roles: Sequence[str],
+        known: Mapping[int, Manifest],
+        tried: Mapping[int, int],
+    ) -> dict[str, Step]:
+        """The step of each role.
+
+        ``known``: the manifest of every generation whose rows may be met; ``tried``: the generations that were tried on
+        some users since this one is served, and since when (ms): until then its items heard of those users.
+        """
         make: dict[str, Callable[[], Step]] = {
-            "users": lambda: self._user_step(serving, known),
+            "users": lambda: self._users(serving, trial, known, tried),
             "items": lambda: self._item_step(serving),
         }
         return {role: make[role]() for role in roles}
 
-    def _user_step(self, serving: Serving, known: Mapping[int, Manifest]) -> UserStep:
+    def _users(
+        self, serving: Serving, trial: Serving | None, known: Mapping[int, Manifest], tried: Mapping[int, int]
+    ) -> Step:
+        step = self._user_step(serving, known, tried)
+        if trial is None:
+            return step
+        # The items of what is tried stand still: they hear of its users when it serves everybody.
+        nobody = {serving.generation: _NEVER}
+        return CanaryStep(step, self._user_step(trial, known, nobody), trial.active.fraction)
+
+    def _user_step(self, serving: Serving, known: Mapping[int, Manifest], told: Mapping[int, int]) -> UserStep:
         settings, topic, manifest = self.settings, self.settings.topic, serving.active.manifest
         epochs = self.partitions["item-factors"]
         return UserStep(
@@ -184,6 +207,7 @@ class Loader:
             generation=serving.generation,
             founding=serving.founding,
             shapes={number: _shape(manifest, epochs) for number, manifest in known.items()},
+            told=told,
         )
 
     def _item_step(self, serving: Serving) -> ItemStep:

@@ -131,6 +131,19 @@ class Engine(Section):
         return self
 
 
+class Canary(Section):
+    """When a generation that is tried on some users becomes everybody's, or nobody's.
+
+    The worker that holds the users' first partition decides, by its own users: both generations must have been judged
+    on ``min_events`` events (of the sample, ``quality.sample``).
+    """
+
+    auto: bool = True
+    min_events: Positive = 1_000
+    margin: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    max_norm_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+
+
 class State(Section):
     """The local store."""
 
@@ -245,6 +258,7 @@ class Settings(Section):
     events: Events = Events()
     policy: Policy = Policy()
     engine: Engine = Engine()
+    canary: Canary = Canary()
     state: State = State()
     http: Http = Http()
     log: Log = Log()

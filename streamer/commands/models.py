@@ -80,30 +80,78 @@ def rollback(config: ConfigOption = None, *, as_json: JsonOption = False) -> Non
     _activate(settings, parent, as_json=as_json)
 
 
+@app.command()
+def canary(
+    model_version: Annotated[str | None, typer.Argument(metavar="VERSION")] = None,
+    config: ConfigOption = None,
+    *,
+    fraction: Annotated[float, typer.Option(min=0.0001, max=0.9999, help="Share of the users, by hash.")] = 0.1,
+    end: Annotated[bool, typer.Option("--end", help="Serve everybody with the active model again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a published generation on some of the users; a rule promotes it or gives it up ([canary])."""
+    from streamer.commands.cluster import consuming, producing
+    from streamer.commands.generation import generations
+    from streamer.events.activation import canary as tried
+    from streamer.events.activation import end_of_canary
+
+    settings = settings_of(config)
+    if (model_version is None) != end:
+        raise typer.BadParameter("name a version, or --end", param_hint="VERSION")
+    with consuming(settings) as consumer:
+        known = generations(consumer, settings)
+        active, _ = known.served()
+        records = end_of_canary()
+        if model_version is not None:
+            item_topic = _place_of(consumer, settings, model_version, known)
+            if item_topic == settings.topic("item-factors"):
+                raise CheckFailed(f"{model_version} has no topic of its own: only a later generation can be tried.")
+            records = tried(model_version, time.time_ns() // 1_000_000, item_topic, fraction)
+    with producing(settings) as producer:
+        for key, command in records:
+            producer.send(settings.topic("control"), key, command)
+    if as_json:
+        dump({"active": active.model_version, "canary": model_version, "fraction": fraction if model_version else 0.0})
+    elif model_version is None:
+        say(f"Everybody is served with {active.model_version} again.")
+    else:
+        say(f"{model_version} serves {fraction:.2%} of the users, {active.model_version} the others.")
+
+
+def _place_of(consumer: "KafkaConsumer", settings: Settings, version: str, known: "Generations") -> str:
+    """The topic of a published generation that is not active.
+
+    Raises:
+        CheckFailed: it is not published, is active already, is of other feedback than what is active, or no topic holds
+            its item vectors.
+    """
+    manifest = known.manifests.get(version)
+    if manifest is None:
+        names = ", ".join(known.manifests) or "none"
+        raise CheckFailed(f"{version} is not in {settings.topic('models')}; published are: {names}.")
+    if known.active is not None and known.active.model_version == version:
+        raise CheckFailed(f"{version} is active already.")
+    served = known.manifests.get(known.active.model_version) if known.active else None
+    if served is not None and served.policy.feedback != manifest.policy.feedback:
+        raise CheckFailed(
+            f"{version} is of {manifest.policy.feedback} feedback, the active {served.model_version} of "
+            f"{served.policy.feedback}: the kept histories mean something else."
+        )
+    return _item_topic(consumer, settings, manifest, known)
+
+
 def _activate(settings: Settings, choose: "Callable[[Generations], str]", *, as_json: bool) -> None:
     from streamer.commands.cluster import consuming, producing
     from streamer.commands.generation import generations
-    from streamer.events.activation import activation
+    from streamer.events.activation import activation, end_of_canary
 
     with consuming(settings) as consumer:
         known = generations(consumer, settings)
         version = choose(known)
-        manifest = known.manifests.get(version)
-        if manifest is None:
-            names = ", ".join(known.manifests) or "none"
-            raise CheckFailed(f"{version} is not in {settings.topic('models')}; published are: {names}.")
-        if known.active is not None and known.active.model_version == version:
-            raise CheckFailed(f"{version} is active already.")
-        served = known.manifests.get(known.active.model_version) if known.active else None
-        if served is not None and served.policy.feedback != manifest.policy.feedback:
-            raise CheckFailed(
-                f"{version} is of {manifest.policy.feedback} feedback, the active {served.model_version} of "
-                f"{served.policy.feedback}: the kept histories mean something else."
-            )
-        item_topic = _item_topic(consumer, settings, manifest, known)
+        item_topic = _place_of(consumer, settings, version, known)
     at = time.time_ns() // 1_000_000
     with producing(settings) as producer:
-        for key, command in activation(version, at, item_topic, settings.topic("item-factors")):
+        for key, command in activation(version, at, item_topic, settings.topic("item-factors")) + end_of_canary():
             producer.send(settings.topic("control"), key, command)
     before = known.active.model_version if known.active else None
     if as_json:

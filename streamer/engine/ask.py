@@ -1,9 +1,9 @@
-"""Wishes for a new generation, sent to the control topic by a producer of their own."""
+"""What a worker itself puts into the control topic: wishes for a new generation, and verdicts on one that is tried."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,13 +46,21 @@ async def asking(topic: str, options: Mapping[str, Any]) -> AsyncIterator[Callab
 
 
 async def _send(topic: str, wish: Retrain, options: Mapping[str, Any]) -> None:
-    """One record; wishes are rare, so the producer lives no longer than that."""
-    key, value = retrain_request(wish)
-    producer = AIOKafkaProducer(enable_idempotence=True, **options)
     try:
-        async with asyncio.timeout(_SECONDS), producer:
-            await producer.send_and_wait(topic, value, key=key)
+        await send_commands(topic, [retrain_request(wish)], options)
     except (KafkaError, TimeoutError) as problem:
         log.warning("retrain_not_asked_for", feature=wish.feature, problem=str(problem) or repr(problem))
     else:
         log.info("retrain_asked_for", feature=wish.feature, model_version=wish.model_version)
+
+
+async def send_commands(topic: str, records: Sequence[tuple[bytes, bytes | None]], options: Mapping[str, Any]) -> None:
+    """Send records one after the other; they are rare, so the producer lives no longer than that.
+
+    Raises:
+        KafkaError, TimeoutError: not all of them were taken.
+    """
+    producer = AIOKafkaProducer(enable_idempotence=True, **options)
+    async with asyncio.timeout(_SECONDS), producer:
+        for key, value in records:
+            await producer.send_and_wait(topic, value, key=key)

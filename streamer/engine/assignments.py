@@ -167,6 +167,10 @@ class Assignments:
         for partition in self.partitions.values():
             partition.switch(step)
 
+    def holds(self, number: int) -> bool:
+        """Is this worker processing the partition of this number?"""
+        return any(tp.partition == number and held.ready for tp, held in self.partitions.items())
+
     def at(self, generation: int) -> bool:
         """Has every partition held here cut over to this generation?"""
         return all(partition.at == generation for partition in self.partitions.values())

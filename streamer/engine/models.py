@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from schemas.commands import ACTIVATION_KEY, ACTIVE_KEY
+from schemas.commands import ACTIVATION_KEY, ACTIVE_KEY, CANARY_KEY
 from schemas.records import Control, Manifest
 from streamer.engine.follow import Follower
 from streamer.events.hashes import generation_id
@@ -23,11 +23,16 @@ _CONTROL = msgspec.json.Decoder(Control)
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
-    """The generation to serve, the topic that holds its item vectors, and what rows and signals are stamped with."""
+    """The generation to serve, the topic that holds its item vectors, and what rows and signals are stamped with.
+
+    at: when that was commanded, ms; fraction: of the users, below 1 for one that is tried.
+    """
 
     manifest: Manifest
     item_topic: str
     generation: int
+    at: int
+    fraction: float = 1.0
 
 
 class Models:
@@ -36,6 +41,7 @@ class Models:
     def __init__(self, models_topic: str, control_topic: str, options: Mapping[str, Any]) -> None:
         self._manifests: dict[str, Manifest] = {}
         self._command: Control | None = None
+        self._canary: Control | None = None
         self._activations: dict[int, Control] = {}
         self._changed = asyncio.Event()
         self.followers = [
@@ -59,9 +65,25 @@ class Models:
 
     def now(self) -> ActiveModel | None:
         """The generation that the newest command activates, None where there is none or its manifest is missing."""
-        command = self._command
+        return self._model(self._command)
+
+    def trial(self) -> ActiveModel | None:
+        """The generation that is tried on some users beside the active one, None where there is none."""
+        if self._canary is None or (self._command and self._canary.model_version == self._command.model_version):
+            return None
+        return self._model(self._canary)
+
+    def _model(self, command: Control | None) -> ActiveModel | None:
         manifest = self._manifests.get(command.model_version) if command else None
-        return ActiveModel(manifest, command.item_topic, _number(command)) if command and manifest else None
+        if command is None or manifest is None:
+            return None
+        fraction = 1.0 if command.fraction is None else command.fraction
+        return ActiveModel(manifest, command.item_topic, _number(command), command.at, fraction)
+
+    def tried_since(self, at: int) -> dict[int, int]:
+        """What was tried since a time (ms): the number of each trial, and when it began."""
+        tried = (one for one in self._activations.values() if one.command == "canary" and one.at >= at)
+        return {_number(command): command.at for command in tried}
 
     def generations(self) -> dict[int, Manifest]:
         """What every generation that rows and signals may be stamped with was made of."""
@@ -91,7 +113,7 @@ class Models:
     def _on_control(self, partition: int, records: Sequence[Any], position: int) -> None:
         for record in records:
             key = record.key or b""
-            if key != ACTIVE_KEY and not key.startswith(ACTIVATION_KEY):
+            if key not in (ACTIVE_KEY, CANARY_KEY) and not key.startswith(ACTIVATION_KEY):
                 continue
             try:
                 command = _CONTROL.decode(record.value) if record.value is not None else None
@@ -100,6 +122,8 @@ class Models:
                 continue
             if key == ACTIVE_KEY:
                 self._command = command
+            elif key == CANARY_KEY:
+                self._canary = command
             elif command is not None:
                 self._activations[_number(command)] = command
         self._changed.set()

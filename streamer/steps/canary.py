@@ -6,7 +6,7 @@ before either step sees them, and what both did is committed together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,7 @@ def merged(one: Effects, other: Effects) -> Effects:
         memory=[*one.memory, *other.memory],
         outcomes=one.outcomes + other.outcomes,
         facts=_merged_facts(one.facts, other.facts),
+        sampled=[*one.sampled, *other.sampled],
     )
     for effects in (one, other):
         for target, sends in effects.sends.items():
@@ -113,11 +114,10 @@ def merged(one: Effects, other: Effects) -> Effects:
     return out
 
 
-_HIGHEST = frozenset({"solve_residual", "solve_iterations", "item_update_norm", "top_item"})
+_HIGHEST = frozenset({"solve_residual", "solve_iterations", "top_item", "parity_error"})
 
 
 def _merged_facts(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    join: dict[bool, Callable[[float, float], float]] = {True: max, False: float.__add__}
-    return {
-        name: join[name in _HIGHEST](float(one.get(name, 0.0)), float(other.get(name, 0.0))) for name in (one | other)
-    }
+    names = one.keys() | other.keys()
+    pairs = {name: (one.get(name, 0.0), other.get(name, 0.0)) for name in sorted(names)}
+    return {name: max(pair) if name in _HIGHEST else sum(pair) for name, pair in pairs.items()}

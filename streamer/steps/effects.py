@@ -51,7 +51,7 @@ class Effects:
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
     facts: dict[str, float] = field(default_factory=dict)
     norms: npt.NDArray[np.floating[Any]] | None = None
-    sampled: Sampled | None = None
+    sampled: list[Sampled] = field(default_factory=list)
 
     def send(self, target: Target, record: Outgoing) -> None:
         """Add one record for a target."""

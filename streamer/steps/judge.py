@@ -39,11 +39,12 @@ _BLOCK = 16_384  # items ranked at once
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """ranks: model -> (S,) positions; known: (S,) users of the training data; scores: (S,) the live ones."""
+    """ranks: model -> (S,) positions; known: (S,) users of the training data; scores, norms: (S,) of live vectors."""
 
     ranks: dict[str, FloatArray]
     known: npt.NDArray[np.bool_]
     scores: FloatArray
+    norms: FloatArray
 
 
 class FrozenItems:
@@ -104,7 +105,8 @@ class Judge:
             "frozen": frozen_ranks,
             "popularity": popular,
         }
-        return Judged(ranks, known, scores.astype(np.float64))
+        norms = np.linalg.norm(trials.vector, axis=1)
+        return Judged(ranks, known, scores.astype(np.float64), norms.astype(np.float64))
 
     def _frozen_users(self, trials: Trials) -> tuple[npt.NDArray[np.bool_], Float32Array]:
         """Who has a past in the training data (S,), and these users' frozen vectors (S, k)."""

@@ -20,6 +20,8 @@ from streamer.steps.fold import Index
 from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, Refreshed, serve_rows, solve_rows, suppressed_of
 
+IntArray = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Signals:
@@ -44,9 +46,9 @@ class Renewed:
 
 
 def renew(
-    rows: Sequence[bytes | None], shapes: Mapping[int, RowShape], items: Items, generation: Generation, trained: int
+    rows: Sequence[bytes | None], shapes: Mapping[int, RowShape], items: Items, generation: Generation, since: IntArray
 ) -> Renewed:
-    """Renew rows, none of which is None; ``trained``: the newest event time (ms) in the generation's training data."""
+    """Renew rows, none of which is None; since: (rows,) ms, the newest event that each one's items have heard of."""
     users = _rows_of([row for row in rows if row is not None], shapes, generation.shape)
     everyone = np.arange(len(users))
     facts: dict[str, float] = {}
@@ -71,7 +73,7 @@ def renew(
         suppressed=suppressed_of(users, everyone),
         facts=facts,
     )
-    return Renewed(fresh, _signals(users, past.confidence, items, trained))
+    return Renewed(fresh, _signals(users, past.confidence, items, since))
 
 
 def _rows_of(rows: Sequence[bytes], shapes: Mapping[int, RowShape], shape: RowShape) -> UserRows:
@@ -87,11 +89,11 @@ def _rows_of(rows: Sequence[bytes], shapes: Mapping[int, RowShape], shape: RowSh
     return decode_user_rows([converted[number] for number in range(len(rows))], shape)
 
 
-def _signals(users: UserRows, confidence: npt.NDArray[Any], items: Items, trained: int) -> Signals:
+def _signals(users: UserRows, confidence: npt.NDArray[Any], items: Items, since: IntArray) -> Signals:
     width = confidence.shape[1]
     index = items.space.lookup(users.item[:, :width])
     used = np.arange(width) < users.head["entries"][:, None]
-    newer = used & (users.time[:, :width] > trained)
+    newer = used & (users.time[:, :width] > since[:, None])
     # An item that only the generation before had folded in comes back sooner if its users are heard of at once.
     others = items.other_hashes()
     gone = newer & (index < 0) & np.isin(users.item[:, :width], np.fromiter(others, np.uint64, len(others)))

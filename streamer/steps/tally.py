@@ -52,6 +52,7 @@ class Prequential:
         self._recall: dict[tuple[str, str], Fading] = {}
         self._ndcg: dict[tuple[str, str], Fading] = {}
         self._generations: dict[str, tuple[int, int]] = {}
+        self._norms: dict[str, float] = {}
 
     def report(self) -> dict[str, tuple[int, int]]:
         """By model version how many events were judged and how many of them the live factors foretold.
@@ -59,6 +60,11 @@ class Prequential:
         Since this process started, of the last eight generations.
         """
         return dict(self._generations)
+
+    def norm(self, model_version: str) -> float:
+        """The mean norm of the live user vectors judged of a generation; NaN where none was."""
+        judged, _ = self._generations.get(model_version, (0, 0))
+        return self._norms.get(model_version, 0.0) / judged if judged else math.nan
 
     def add(self, model_version: str, judged: Judged) -> FloatArray:
         """Count what a judge found of one generation; returns the live gains (S,), 1/log2(position + 2) or 0."""
@@ -72,6 +78,7 @@ class Prequential:
             if model == "live":
                 gains, hits = gain, int(hit.sum())
         judged_before, hits_before = self._generations.pop(model_version, (0, 0))
+        self._norms[model_version] = self._norms.get(model_version, 0.0) + float(judged.norms.sum())
         counts = {**self._generations, model_version: (judged_before + len(gains), hits_before + hits)}
         self._generations = dict(list(counts.items())[-_GENERATIONS:])
         return gains

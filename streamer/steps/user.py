@@ -93,15 +93,17 @@ class UserStep:
         generation: int | None = None,
         founding: bool = True,
         shapes: Mapping[int, RowShape] | None = None,
+        told: Mapping[int, int] | None = None,
     ) -> None:
         """``sample``: the share of the events that goes to the judge; ``generation``: by default the model's own.
 
         ``audit``: asked once a batch, whether to solve one of its users afresh and compare (`facts`); ``shapes``: of
-        the rows of other generations, where they are not this one's.
+        the rows of other generations, where they are not this one's; ``told``: generations of rows whose items have
+        been told of all events up to a time (ms), where that is not this one's training data alone.
         """
         policy = manifest.policy
         self.founding, self._shapes, self._trained = founding, shapes or {}, manifest.training_data_end
-        self._audit = audit
+        self._audit, self._told = audit, told or {}
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
         self._weights = event_weights(policy)
         self._generation = Generation(
@@ -200,7 +202,8 @@ class UserStep:
     def renew(self, keys: Sequence[bytes], rows: Sequence[bytes | None], partition: int) -> Effects:
         """Solve users anew from their kept histories, and tell the items of what this generation was not trained on."""
         batch = UserBatch(partition, [])
-        renewed = renew(rows, self._shapes, self._items, self._generation, self._trained)
+        since = np.array([self._told.get(generation_of(row), self._trained) for row in rows if row], np.int64)
+        renewed = renew(rows, self._shapes, self._items, self._generation, since)
         self._finish(batch, EMPTY, list(keys), renewed.users, batch.effects)
         names = np.array([xxh3_64_intdigest(key) for key in keys], np.uint64)
         self._send_signals(renewed.signals, names, renewed.users.vectors, batch.effects)
@@ -302,7 +305,7 @@ class UserStep:
             assert isinstance(event, Interaction)
             return event.event_type
 
-        effects.sampled = self._sampler.sample(columns, rows, applied, type_of)
+        effects.sampled.append(self._sampler.sample(columns, rows, applied, type_of))
 
     def _settle_held(self, batch: UserBatch, strangers: list[int]) -> None:
         """The wrong partition comes before what the reader found, but only a user without a row can be on one."""

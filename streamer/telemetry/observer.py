@@ -92,6 +92,24 @@ class Telemetry:
         if self.quality is not None:
             self.quality.serve(manifest, items)
 
+    def tries(self, serving: str, manifest: Manifest | None, items: Items | None, fraction: float) -> None:
+        """A generation is tried on some users from now on; without one everybody is served alike again."""
+        ratio = self.metrics.model_traffic_ratio
+        ratio.clear()
+        ratio.labels(serving).set(1.0 - fraction)
+        if manifest is not None and items is not None:
+            ratio.labels(manifest.model_version).set(fraction)
+            if self.quality is not None:
+                self.quality.judge_too(manifest, items)
+
+    def judged(self) -> dict[str, tuple[int, int]]:
+        """By model version: events judged, and how many the live factors foretold."""
+        return {} if self.quality is None else self.quality.prequential.report()
+
+    def judged_norm(self, model_version: str) -> float:
+        """The mean norm of the user vectors that were judged."""
+        return float("nan") if self.quality is None else self.quality.prequential.norm(model_version)
+
     def left(self, model_version: str) -> None:
         """No partition serves this generation any more."""
         if self.quality is not None:
@@ -162,8 +180,9 @@ class Telemetry:
         metrics.observe_latency(ages)
         metrics.freshness.set(float(ages.min()))
         self._users(facts)
-        if self.quality is not None and effects.sampled is not None:
-            self.quality.offer(effects.sampled)
+        if self.quality is not None:
+            for sampled in effects.sampled:
+                self.quality.offer(sampled)
 
     def _users(self, facts: Mapping[str, float]) -> None:
         metrics = self.metrics

@@ -106,11 +106,11 @@ def main() -> None:
             effects = step.apply(batch, theirs)
             seconds.append((read - started, time.perf_counter() - ready, kernel[0], sampling[0]))
             step.reuse(effects)
-            if effects.sampled is not None and effects.sampled.trials is not None:
+            for trials in [sampled.trials for sampled in effects.sampled if sampled.trials is not None]:
                 started = time.perf_counter()
-                judge.judge(effects.sampled.trials)
+                judge.judge(trials)
                 judging += time.perf_counter() - started
-                judged += len(effects.sampled.trials)
+                judged += len(trials)
     read_us, apply_us, kernel_us, sampling_us = np.median(np.array(seconds[3:]), axis=0) / chosen.batch * 1e6
     print(
         f"{len(seconds)} batches of {chosen.batch} events, {chosen.users:,} users: read {read_us:.1f}, apply "

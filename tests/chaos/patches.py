@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
@@ -313,8 +314,8 @@ def _no_catching_up(_: Strike) -> None:
     """A renewed user's items never hear of the events that the new model was not trained on."""
     original = renew._signals
 
-    def silent(users: Any, confidence: Any, items: Any, trained: int) -> Any:
-        return original(users, confidence, items, 2**62)
+    def silent(users: Any, confidence: Any, items: Any, since: Any) -> Any:
+        return original(users, confidence, items, np.full_like(since, 2**62))
 
     _replace(renew, "_signals", silent)
 

@@ -34,7 +34,7 @@ def trials_of(step: UserStep, records: list[FakeRecord], cuts: list[int]) -> lis
     """What each judged event was judged by, in log order for each user."""
     found = []
     for effects in run(step, records, cuts, {}):
-        trials: Any = None if effects.sampled is None else effects.sampled.trials
+        trials: Any = effects.sampled[0].trials if effects.sampled else None
         for at in range(0 if trials is None else len(trials)):
             used = trials.used[at]
             found.append(
@@ -105,7 +105,7 @@ def test_only_what_was_applied_to_a_known_item_that_is_new_is_judged() -> None:
         event(item_id="i3", request_id="5", event_type="purchase"),
     ]
     (effects,) = run(sampling(), [record(number, body) for number, body in enumerate(bodies)], [], {})
-    sampled = effects.sampled
+    (sampled,) = effects.sampled
     assert effects.outcomes[Outcome.DUPLICATE, None] == 1
     assert sampled.trials.item.tolist() == [1, 3]
     assert sampled.types == ["click", "click", "click", "hide", "purchase"]
@@ -120,8 +120,7 @@ def test_an_item_that_is_banned_while_the_batch_waits() -> None:
     batch = step.read([record(0, event(item_id="i1"))], 0)
     view.invalid.add("i1")
     effects = step.apply(batch, [None])
-    assert effects.sampled is not None
-    assert effects.sampled.types == ["click"]
+    assert [sampled.types for sampled in effects.sampled] == [["click"]]
 
 
 def test_who_has_no_row_is_the_average_user() -> None:
@@ -129,10 +128,10 @@ def test_who_has_no_row_is_the_average_user() -> None:
     rows: dict[bytes, bytes] = {}
     step = sampling()
     (first,) = run(step, [record(0, event(item_id="i1", request_id="1"))], [], rows)
-    assert first.sampled.trials.vector.tolist() == [[0.25] * 8]
+    assert first.sampled[0].trials.vector.tolist() == [[0.25] * 8]
     before = np.frombuffer(rows[b"ann"][HEAD.itemsize : HEAD.itemsize + 32], "<f4")
     (second,) = run(step, [record(1, event(item_id="i2", request_id="2"))], [], rows)
-    assert second.sampled.trials.vector.tobytes() == before.tobytes()
+    assert second.sampled[0].trials.vector.tobytes() == before.tobytes()
 
 
 def test_rows_of_another_generation_are_left_out() -> None:
@@ -140,8 +139,8 @@ def test_rows_of_another_generation_are_left_out() -> None:
     rows: dict[bytes, bytes] = {}
     run(sampling(), [record(0, event(item_id="i1", request_id="1"))], [], rows)
     (effects,) = run(sampling(model_version="m2"), [record(1, event(item_id="i2", request_id="2"))], [], rows)
-    assert effects.sampled.trials is None
-    assert effects.sampled.types == ["click"]
+    assert effects.sampled[0].trials is None
+    assert effects.sampled[0].types == ["click"]
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -152,12 +151,12 @@ def test_the_share_is_what_is_asked_for(fast: bool) -> None:
         for number in range(3_000)
     ]
     cuts = list(range(0, 3_000, 500))
-    found = [done.sampled for done in run(sampling(0.1, fast=fast), records, cuts, {})]
+    found = [done.sampled[0] for done in run(sampling(0.1, fast=fast), records, cuts, {})]
     assert 230 < sum(len(one.types) for one in found) < 370
     assert sum(len(one.applied) for one in found) == 3_000
-    again = [done.sampled for done in run(sampling(0.1), records, cuts, {})]
+    again = [done.sampled[0] for done in run(sampling(0.1), records, cuts, {})]
     assert [one.items.tolist() for one in found] == [one.items.tolist() for one in again]
-    assert run(sampling(0.0), records[:10], [], {})[0].sampled is None
+    assert run(sampling(0.0), records[:10], [], {})[0].sampled == []
 
 
 def test_a_flood_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,11 +164,11 @@ def test_a_flood_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     records = [record(number, event(item_id=f"i{number % 20}", request_id=f"r{number}")) for number in range(20)]
     monkeypatch.setattr(prequential, "_EARLIER", 4)
     (effects,) = run(sampling(), records, [], {})
-    assert len(effects.sampled.trials) == 5
+    assert len(effects.sampled[0].trials) == 5
     monkeypatch.setattr(prequential, "_MOST", 3)
     (effects,) = run(sampling(), records, [], {})
-    assert len(effects.sampled.trials) == 3
-    assert len(effects.sampled.types) == 20
+    assert len(effects.sampled[0].trials) == 3
+    assert len(effects.sampled[0].types) == 20
 
 
 # --- the judge ------------------------------------------------------------------------------------------------------
@@ -278,7 +277,7 @@ def test_popularity_begins_with_the_training_data() -> None:
 def found(*positions: float, known: bool = True) -> Judged:
     """What a judge says; the other models foretell nothing."""
     ranks = {model: np.full(len(positions), np.inf) for model in MODELS} | {"live": np.array(positions)}
-    return Judged(ranks, np.full(len(positions), known), np.zeros(len(positions)))
+    return Judged(ranks, np.full(len(positions), known), np.zeros(len(positions)), np.ones(len(positions)))
 
 
 def test_hits_by_generation() -> None:
@@ -319,5 +318,5 @@ def test_averages_fade() -> None:
 def test_a_sample_names_its_generation() -> None:
     """Whoever judges it must know whose items the numbers are."""
     (effects,) = run(sampling(model_version="m9"), [record(0, event())], [], {})
-    assert isinstance(effects.sampled, Sampled)
-    assert effects.sampled.model_version == "m9"
+    assert isinstance(effects.sampled[0], Sampled)
+    assert effects.sampled[0].model_version == "m9"
