@@ -11,13 +11,14 @@ import pytest
 
 from bootstrap import artifact
 from bootstrap.columns import columns_of
-from bootstrap.job import Lineage, make, recipe
+from bootstrap.job import Lineage, Source, lineage, make, recipe
+from bootstrap.quality import judged
 from bootstrap.rated import ratings_of
 from bootstrap.records import Writer
 from bootstrap.search import search
 from schemas.layouts import RowShape, decode_user_rows
 from schemas.records import FactorRecord, Manifest
-from streamer.errors import CheckFailed, ConfigError
+from streamer.errors import CheckFailed, ConfigError, DataError
 from streamer.events.read import Reader
 from streamer.factors.explicit import solve_ratings
 from streamer.steps.items import Items
@@ -146,6 +147,60 @@ def test_ratings_are_not_searched_by_rankings(reading: Reading, tmp_path: Path) 
     columns, _ = columns_of(reading(*planted(NOW_MS)[:50], policy=settings.policy), settings.policy, KEY)
     with pytest.raises(CheckFailed, match="rankings"):
         search(columns, recipe(settings), trials=1, journal=tmp_path / "j", seed=0, metric="ndcg", show=quiet)
+
+
+def test_a_second_generation_is_turned_towards_the_first(made: Made, tmp_path: Path) -> None:
+    """The vectors, not the biases; what is foretold stays, and the manifest says what came of it."""
+    objective = made.manifest.algorithm.removeprefix("explicit-")
+    settings = settings_of(tmp_path, **EXPLICIT, FACTORS_BOOTSTRAP__OBJECTIVE=objective, FACTORS_BOOTSTRAP__SEED="3")
+    plain, unturned = make(settings, made.log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    source = Source(None, parent=made.manifest.artifact.uri)
+    heritage = lineage(settings, source, lambda size: b"", ask_topics=False)
+    assert heritage.start is None
+    manifest, turned = make(settings, made.log, heritage, now_ms=NOW_MS, show=quiet)
+    assert plain.alignment is None
+    assert manifest.alignment is not None
+    assert (manifest.alignment.parent_version, manifest.alignment.items) == (made.manifest.model_version, ITEMS)
+    before, after = (np.linalg.norm((one.items - made.model.items)[:, :-1]) for one in (unturned, turned))
+    assert after < before
+    assert np.array_equal(turned.items[:, -1], unturned.items[:, -1])
+    assert np.abs(turned.user_vectors[:, -1] - unturned.user_vectors[:, -1]).max() < 1e-4
+    told = [one.user_vectors[:, :-1] @ one.items[:, :-1].T for one in (unturned, turned)]
+    assert np.abs(told[0] - told[1]).max() < 1e-4
+    assert manifest.user_gramian is None
+
+
+def test_a_warm_start_begins_with_the_biases_too(made: Made, tmp_path: Path) -> None:
+    """The parent's rows, k + 1 numbers each; another feedback cannot begin with them."""
+    source = Source(None, parent=made.manifest.artifact.uri, warm_start=True)
+    heritage = lineage(settings_of(tmp_path, **EXPLICIT), source, lambda size: b"", ask_topics=False)
+    assert heritage.start is not None
+    assert heritage.items is not None
+    row = made.model.items[0]
+    assert np.array_equal(heritage.start[made.model.item_ids[0]], row)
+    assert np.array_equal(heritage.items[made.model.item_ids[0]], row[:-1])
+    with pytest.raises(DataError, match="a warm start needs the same"):
+        lineage(settings_of(tmp_path, FACTORS_BOOTSTRAP__DIMENSION="3"), source, lambda size: b"", ask_topics=False)
+
+
+def test_an_evaluation_holds_ratings_to_the_gates(made: Made, tmp_path: Path) -> None:
+    """Error, norms and coverage; what asks for a ranking is said to be left out."""
+    settings = settings_of(tmp_path, **EXPLICIT, FACTORS_GATES__RMSE_OVER_BIASES="0.01")
+    heritage = Lineage(KEY, "m0", parent_url=made.manifest.artifact.uri)
+    found = judged(settings, made.log, recipe(settings), heritage, quiet)
+    assert found.examined is None
+    assert found.metrics["item_norm_median"] > 0
+    assert found.metrics["item_coverage"] == 1.0
+    assert [gate.name for gate in found.gates if not gate.passed] == ["rmse"]
+    assert found.remarks == ["not compared with m0: ratings are compared with biases alone"]
+
+
+def test_content_and_moving_items_are_of_rankings(tmp_path: Path) -> None:
+    """Said as a mistake of the configuration."""
+    with pytest.raises(ConfigError, match=r"bootstrap\.content = true needs"):
+        recipe(settings_of(tmp_path, **EXPLICIT, FACTORS_BOOTSTRAP__CONTENT="true"))
+    with pytest.raises(ConfigError, match="--items-online needs"):
+        recipe(settings_of(tmp_path, **EXPLICIT), items_online=True)
 
 
 @pytest.mark.parametrize(("objective", "feedback"), [("sgd", "implicit"), ("bpr", "explicit")])

@@ -83,6 +83,30 @@ def audited(connected: Commands, settings: Settings) -> float:
     raise TimeoutError(told.err)
 
 
+def swapped(
+    connected: Commands, settings: Settings, environment: dict[str, str], folder: Path, parent: Manifest
+) -> None:
+    """Publish a second generation of another dimension: every user and item comes over to it, biases and all."""
+    more = {**EXPLICIT, "FACTORS_BOOTSTRAP__DIMENSION": "2", "FACTORS_BOOTSTRAP__ARTIFACTS": str(folder)}
+    now_ms = time.time_ns() // 1_000_000
+    mine = load_settings(None, {**environment, **more})
+    log = Reading(folder)(*planted(now_ms, users=USERS - 1), policy=mine.policy)
+    manifest, model = make(mine, log, Lineage(KEY, parent.model_version), now_ms=now_ms, show=quiet)
+    publish(mine, manifest, model, activate=True, now_ms=now_ms)
+    servers, prefix = settings.kafka.bootstrap_servers, settings.kafka.prefix
+    for kind in ("user", "item"):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            with FactorReader(servers, prefix, kind) as reader:
+                factors = list(reader.snapshot().values())
+            if all(one.model_version == manifest.model_version for one in factors):
+                break
+            assert time.monotonic() < deadline, f"a {kind} is not of the new generation"
+            time.sleep(0.2)
+        assert {(len(one.row), one.bias is None) for one in factors} == {(3, False)}
+    assert audited(connected, settings) <= 1e-5
+
+
 def test_ratings_are_learned_from_the_stream(
     connected: Commands, settings: Settings, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -126,10 +150,19 @@ def test_ratings_are_learned_from_the_stream(
         )
         with pytest.raises(CheckFailed, match="another kafka"):
             check(settings, other)
+        with producing(settings) as producer:
+            producer.send(settings.topic("models"), b"other", msgspec.json.encode(other))
+        refused = connected("models", "activate", "other")
+        assert refused.code != 0
+        assert "of implicit feedback" in refused.err
         why = connected("explain", "user", f"u{USERS - 1}", "--json").json()
         assert len([entry for entry in why["history"] if entry["item_id"]]) == len(STREAMED)
         assert why["stored_vector_differs_by"] <= 1e-5
+        swapped(connected, settings, environment, tmp_path, manifest)
     finally:
         code = worker.stop()
     assert code == 0, worker.log.read_text()[-2_000:]
-    assert "item_factor_refused" not in worker.log.read_text()
+    told = worker.log.read_text()
+    assert "item_factor_refused" not in told
+    assert "generation_refused" not in told
+    assert told.count('"not_judged"') == 2  # once a generation

@@ -10,14 +10,18 @@ import numpy as np
 import orjson
 import pytest
 
-from schemas.layouts import RowShape, decode_item_row, decode_signals, decode_user_rows
+from schemas.layouts import RowShape, decode_item_row, decode_signals, decode_user_rows, encode_user_rows
 from schemas.records import FactorRecord, Manifest, Policy
 from streamer.engine.replica import ItemReplica
+from streamer.events.hashes import generation_id
 from streamer.events.read import Reader
+from streamer.factors.checksum import items_sha256
 from streamer.factors.explicit import apply_ratings, solve_ratings
+from streamer.factors.ridge import Ridge
 from streamer.steps.effects import Effects
 from streamer.steps.item import ItemStep, ItemTopics
 from streamer.steps.items import Items
+from streamer.steps.parity import parity_error
 from streamer.steps.user import UserStep
 from tests.streamer.steps.world import NOW, TOPICS, FakeRecord, event, items, manifest, record, run
 
@@ -26,9 +30,9 @@ ITEM_TOPICS = ItemTopics(TOPICS.item_signals, "t.item-factors")
 POLICY = Policy(feedback="explicit", ridge=0.5, ridge_bias=0.3, sgd_rate=0.05, history_capacity=16)
 
 
-def explicit(policy: Policy = POLICY) -> Manifest:
+def explicit(policy: Policy = POLICY, dimension: int = K, version: str = "m1") -> Manifest:
     more: dict[str, Any] = {"policy": policy, "global_mean": MEAN, "average_bias": -0.125}
-    return msgspec.structs.replace(manifest(Policy(), K), algorithm="explicit-als", **more)
+    return msgspec.structs.replace(manifest(Policy(), dimension, version), algorithm="explicit-als", **more)
 
 
 def user_step(view: Items, policy: Policy = POLICY, encoding: Literal["json", "f32le"] = "json") -> UserStep:
@@ -148,6 +152,77 @@ def test_a_moving_item_bias_is_published_and_the_next_solve_sees_it() -> None:
     [again] = run(step, [rate(2, "i9", 3.0)], [], rows)
     fresh = published(again)[0]
     assert np.array_equal(row_of(fresh), solved(view, {"i1": 5.0, "i4": 2.0, "i9": 3.0}))
+
+
+@pytest.mark.parametrize("dimension", [K, 4])
+def test_users_are_renewed_into_another_generation_of_ratings(dimension: int) -> None:
+    """Solved anew from the kept ratings, with their bias, whatever the new dimension; items hear of the new ratings."""
+    rows = dict[bytes, bytes]()
+    ratings = {"i1": 5.0, "i4": 2.0, "i9": 4.0}
+    told = [rate(at, item, value, timestamp=NOW - 1_000 * at) for at, (item, value) in enumerate(ratings.items())]
+    run(user_step(items(POLICY)), told, [], rows)
+    view = items(POLICY, dimension=dimension + 1, seed=3)
+    made = msgspec.structs.replace(explicit(dimension=dimension, version="m2"), training_data_end=NOW - 1_500)
+    shape = RowShape(K + 1, POLICY.history_capacity, POLICY.keys_capacity, 2)
+    reader = Reader(POLICY, tenant=None, max_bytes=65_536, invalid_items=view.invalid)
+    more: dict[str, Any] = {"solver": "cg", "tolerance": 1e-6, "encoding": "json", "source": "test"}
+    step = UserStep(made, view, TOPICS, reader, **more, founding=False, shapes={generation_id("m1"): shape})
+    assert step.stale(b"ann", rows[b"ann"])
+    effects = step.renew([b"ann"], [rows[b"ann"]], 0)
+    [factor] = published(effects)
+    wanted = solved(view, ratings)
+    assert (factor.model_version, factor.version, factor.dimension) == ("m2", 2, dimension)
+    assert np.array_equal(row_of(factor), wanted)
+    assert not step.stale(b"ann", dict(effects.rows)[b"ann"])
+    sent = [one for (topic, _), many in effects.sends.items() if topic == TOPICS.item_signals for one in many]
+    signals = decode_signals([value or b"" for _, value, _, _ in sent], dimension=dimension + 1)
+    heard = dict(zip([key for key, *_ in sent], signals["confidence"].tolist(), strict=True))
+    assert heard == {b"i1": 5.0, b"i4": 2.0}
+    assert np.array_equal(signals["vector"][0], wanted)
+
+
+def test_items_are_renewed_with_their_biases() -> None:
+    """As the new model trained them, under a newer version; what a replica loads has the publisher's checksum."""
+    view = items(POLICY, 3, K + 1)
+    view.others.update({"i0": 9, "gone": 4})
+    step = ItemStep(explicit(version="m2"), view, ITEM_TOPICS, encoding="json", source="test", founding=False)
+    keys = [b"i0", b"i1", b"i2", b"gone"]
+    effects = step.renew(keys, [None] * 4, 0)
+    sent = {key: value for key, value, _, _ in effects.sends[ITEM_TOPICS.item_factors, 0]}
+    assert sent.pop(b"gone") is None
+    told = {name: msgspec.json.decode(value or b"", type=FactorRecord) for name, value in sent.items()}
+    for name, one in told.items():
+        assert name is not None
+        assert np.array_equal(row_of(one), view.space.vectors[view.space.index_of(name.decode())])
+        assert len(one.vector) == one.dimension == K
+    fresh = Items(dimension=K + 1, ridge=Ridge(1.0), item_key=bytes.fromhex("0f" * 16), partitions=2)
+    replica = ItemReplica(fresh, "m2")
+    replica.base(0, [FakeRecord(key, value, at) for at, (key, value) in enumerate(sent.items())], 3)
+    assert fresh.sha256() == items_sha256(view.space.ids, view.space.vectors)
+
+
+def test_ratings_are_not_sampled_for_the_judge() -> None:
+    """They are not ranked."""
+    view = items(POLICY)
+    reader = Reader(POLICY, tenant=None, max_bytes=65_536, invalid_items=view.invalid)
+    more: dict[str, Any] = {"solver": "cg", "tolerance": 1e-6, "encoding": "json", "source": "test"}
+    step = UserStep(explicit(), view, TOPICS, reader, sample=1.0, **more)
+    [effects] = run(step, [rate(0, "i1", 5.0)], [], {})
+    assert not effects.sampled
+
+
+def test_the_audit_solves_ratings_anew() -> None:
+    """No error in what was just published, and one is seen."""
+    view, rows = items(POLICY), dict[bytes, bytes]()
+    step = user_step(view)
+    run(step, [rate(0, "i1", 5.0), rate(1, "i4", 2.0)], [], rows)
+    assert parity_error(rows[b"ann"], view, step._generation) == 0.0
+    shape = step._generation.shape
+    wrong = decode_user_rows([rows[b"ann"]], shape)
+    wrong.vector[0, -1] += 1.0
+    error = parity_error(encode_user_rows(wrong)[0], view, step._generation)
+    assert error is not None
+    assert error > 0.1
 
 
 def test_what_is_foretold_of_a_rated_item_comes_nearer() -> None:
