@@ -379,6 +379,8 @@ def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int)
     from bootstrap.report import About, report
     from streamer.errors import DataError
 
+    if "rmse" in found.metrics:
+        raise DataError("no report: it is one of rankings, and ratings have none; leave --report out.")
     if not found.metrics.get("scored_events"):
         raise DataError(f"nothing to report: too few events of {source} to foretell any.")
     try:

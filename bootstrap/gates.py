@@ -68,7 +68,7 @@ def judge(
         Gate("parity_error", bounds.max_parity_error, parity, parity <= bounds.max_parity_error),
         Gate("users", float(bounds.min_users), float(len(users)), len(users) >= bounds.min_users),
         Gate("items", float(bounds.min_items), float(len(items)), len(items) >= bounds.min_items),
-        Gate("recall", bound, recall, recall >= bound),
+        *([] if "rmse" in metrics else [Gate("recall", bound, recall, recall >= bound)]),
         *_foretold(metrics, bounds),
     ]
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
 
 F32 = npt.NDArray[np.float32]
+_COMPARED = ("implicit-als", "implicit-bpr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def incumbent(heritage: Lineage) -> tuple[Incumbent | None, str]:
         manifest, item_ids, items = open_items(heritage.parent_url)
     except DataError as problem:
         return None, f"not compared with {heritage.parent_version}: {problem}"
-    if manifest.policy.feedback != "implicit":
+    if manifest.algorithm not in _COMPARED:
         return None, f"not compared with {heritage.parent_version}: it is {manifest.algorithm}"
     return Incumbent(manifest, item_ids, items), ""
 
