@@ -23,7 +23,11 @@ from tests.oracle.swap import Generation, Swap, check_swap
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 # The events are of no taste at all: what is learnt of them foretells nothing.
-STANDING = {"FACTORS_POLICY__SGD_RATE": "0", "FACTORS_GATES__RECALL_OVER_POPULARITY": "0"}
+STANDING = {
+    "FACTORS_POLICY__SGD_RATE": "0",
+    "FACTORS_GATES__RECALL_OVER_POPULARITY": "0",
+    "FACTORS_GATES__RECALL_OVER_ACTIVE": "0",
+}
 _SECONDS = 60.0
 
 
