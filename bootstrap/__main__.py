@@ -379,6 +379,8 @@ def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int)
     from bootstrap.report import About, report
     from streamer.errors import DataError
 
+    if "rmse" in found.metrics:
+        raise DataError("no report: it is one of rankings, and ratings have none; leave --report out.")
     if not found.metrics.get("scored_events"):
         raise DataError(f"nothing to report: too few events of {source} to foretell any.")
     try:
@@ -400,6 +402,9 @@ def _judged_json(found: Judged, log: Log) -> dict[str, Any]:
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
+    if "rmse" in metrics:
+        _print_errors(metrics)
+        return
     if "recall" not in metrics:
         print("too few events to evaluate")
         return
@@ -434,6 +439,17 @@ def _print_metrics(metrics: dict[str, float]) -> None:
             f"{metrics['beside_active_recall']:.4f} where it has {metrics['active_recall']:.4f}, "
             f"of {int(metrics['active_events']):,} events"
         )
+
+
+def _print_errors(metrics: dict[str, float]) -> None:
+    print(
+        f"foretold, of {int(metrics['scored_events']):,} later ratings".rjust(32)
+        + "".join(f"{head:>14}" for head in ("RMSE", "known users", "new users"))
+    )
+    names = (("solved anew, as the stream does", ""), ("frozen", "frozen_"), ("biases, solved anew", "biases_"))
+    for name, prefix in (*names, ("mean", "mean_")):
+        values = [metrics[f"{prefix}{whose}rmse"] for whose in ("", "known_users_", "new_users_")]
+        print(f"{name:>32}" + "".join(f"{value:14.4f}" for value in values))
 
 
 def _outcomes(log: Log) -> list[dict[str, Any]]:

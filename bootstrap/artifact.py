@@ -6,6 +6,7 @@
 ``item_ids user_ids``        one JSON string a line, in the order of the rows
 ``gramian_*.npy``            V'V of the items and of the users, float64
 ``average_user.npy``         (k,) float32
+``*_bias.npy``               (m,) and (n,) float32, of items and users; explicit feedback only
 ``popularity.npy``           (m,) float64, the strength of all users at the training cut
 ``weights.npy``              (m,) float64, of unobserved pairs, where the policy has an ``unobserved_power``
 ``item_event_time.npy``      (m,) int64, ms
@@ -43,12 +44,16 @@ _SUPPRESSED = msgspec.json.Decoder(tuple[int, list[Suppression]])
 def files_of(model: Model) -> dict[str, bytes]:
     """Every file but the manifest, by name."""
     users = model.users
+    biased = model.mean is not None
+    k = model.items.shape[1] - biased
+    biases = {"item_bias": model.items[:, -1], "user_bias": model.user_vectors[:, -1]} if biased else {}
     arrays = {
-        "items": model.items,
-        "users": model.user_vectors,
+        "items": model.items[:, :k],
+        "users": model.user_vectors[:, :k],
+        **biases,
         "gramian_items": model.gramian_items,
         "gramian_users": model.gramian_users,
-        "average_user": model.average_user,
+        "average_user": model.average_user[:k],
         "popularity": model.popularity,
         "item_event_time": model.item_event_time,
         **({} if model.weights is None else {"weights": model.weights}),
@@ -134,25 +139,33 @@ class _Reading:
 
     def model(self) -> Model:
         n, m, k = self._of("users"), self._of("items"), self._manifest.dimension
-        item_ids, items = self.items()
-        model = Model(
+        item_ids, _ = self.items()
+        average = self._array("average_user", "<f4", (k,))
+        if not np.array_equal(average, np.array(self._manifest.average_user, np.float32)):
+            raise self._folder.damaged(MANIFEST, "gives another average user than average_user.npy")
+        return Model(
             item_ids=item_ids,
-            items=items,
+            items=self._rows("items", "item_bias", (m, k)),
             popularity=self._array("popularity", "<f8", (m,)),
             item_event_time=self._array("item_event_time", "<i8", (m,)),
             users=self._users(n),
-            user_vectors=self._array("users", "<f4", (n, k)),
+            user_vectors=self._rows("users", "user_bias", (n, k)),
             gramian_items=self._array("gramian_items", "<f8", (k, k)),
             gramian_users=self._array("gramian_users", "<f8", (k, k)),
-            average_user=self._array("average_user", "<f4", (k,)),
+            average_user=np.array(self._manifest.average_row, np.float32),
+            mean=self._manifest.global_mean,
             projected=self._count.get("projected_items", 0),
             segments={name: np.array(row, np.float32) for name, row in self._manifest.segments.items()},
             popularity_user=self._popularity_user(),
             weights=self._array("weights", "<f8", (m,)) if self._manifest.policy.unobserved_power else None,
         )
-        if not np.array_equal(model.average_user, np.array(self._manifest.average_user, np.float32)):
-            raise self._folder.damaged(MANIFEST, "gives another average user than average_user.npy")
-        return model
+
+    def _rows(self, vectors: str, bias: str, shape: tuple[int, int]) -> Any:
+        """Vectors, and behind each its bias where the generation has them."""
+        rows = self._array(vectors, "<f4", shape)
+        if self._manifest.width == shape[1]:
+            return rows
+        return np.concatenate([rows, self._array(bias, "<f4", shape[:1])[:, None]], axis=1)
 
     def _popularity_user(self) -> Any:
         vector = self._manifest.popularity_user

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from schemas.records import SUPPRESSING
 from streamer.events.hashes import item_hash, segment_hash, segment_name
-from streamer.factors.weigh import event_weight
+from streamer.factors.weigh import event_weight, event_weights
 
 if TYPE_CHECKING:
     from bootstrap.read import Log
@@ -63,6 +63,7 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     hashes: dict[int, str] = {}
+    weights = event_weights(policy)
     segments: dict[int, str] = {}
     rows: list[tuple[int, int, int, float, int, int, int, int, int]] = []
     collisions = 0
@@ -77,7 +78,7 @@ def columns_of(log: Log, policy: Policy, item_key: bytes) -> tuple[Columns, int]
         if event.event_type in SUPPRESSING:
             kind = RETURNED if event.event_type == "return" else SUPPRESSED
         else:
-            weight = event_weight(policy.weights, event.event_type, event.value)
+            weight = event_weight(weights, event.event_type, event.value)
         user = users.setdefault(event.user_id, len(users))
         segment = 0
         if policy.segment_key and (name := segment_name(event.context, policy.segment_key)):

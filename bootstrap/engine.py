@@ -30,6 +30,12 @@ def expect_usable(engine: Engine, settings: Settings, *, warm_start: bool) -> No
     if settings.policy.rhs != "c":
         said = 'MLlib knows only "c"; the engine native knows both'
         mistakes.append(Mistake(source, "policy.rhs", settings.policy.rhs, said))
+    if settings.policy.feedback != "implicit":
+        said = "ratings with biases are trained by the engine native"
+        mistakes.append(Mistake(source, "policy.feedback", settings.policy.feedback, said))
+    if settings.bootstrap.objective != "als":
+        said = 'MLlib knows only "als"; the engine native knows all'
+        mistakes.append(Mistake(source, "bootstrap.objective", settings.bootstrap.objective, said))
     if settings.bootstrap.patience:
         said = "MLlib tells no loss to stop by; must be 0"
         mistakes.append(Mistake(source, "bootstrap.patience", str(settings.bootstrap.patience), said))

@@ -6,18 +6,22 @@ The published model is fitted on all events, the metrics come from one that has 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap import rated
 from bootstrap.als import Training, fit_items
+from bootstrap.bpr import Ranking, fit_bpr
 from bootstrap.content import Catalogue, project
+from bootstrap.descent import Descent
 from bootstrap.engine import Engine
 from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summary
+from bootstrap.explicit import Ridges
 from bootstrap.fold import fold
 from bootstrap.matrix import build, weights_of, widened
-from bootstrap.model import Model, gramian
+from bootstrap.model import Model, begin, gramian
 from bootstrap.online import foretell as foretell_online
 from bootstrap.priors import priors_for
 from bootstrap.unwanted import unwanted
@@ -38,15 +42,16 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
+_RIDGES, _DESCENT, _RANKING = Ridges(10.0, 10.0, 3.0, 3.0), Descent(), Ranking()
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What a fit takes beside the events.
 
-    tolerance: the stream's solver's; content_ridge: 0 is to be chosen; engine: what trains the item vectors, and where
-    if that is Spark; items_online: measure once more with items that move; segment_users: the fewest users that make a
-    segment.
+    tolerance: the stream's solver's; objective: als, sgd or bpr; ridges and descent are of explicit feedback, ranking
+    is bpr's; content_ridge: 0 is to be chosen; engine: what trains the item vectors, and where if that is Spark;
+    items_online: measure once more with items that move; segment_users: the fewest users that make a segment.
     """
 
     training: Training
@@ -61,6 +66,15 @@ class Recipe:
     spark_master: str = "local[*]"
     items_online: bool = False
     segment_users: int = 20
+    objective: Literal["als", "sgd", "bpr"] = "als"
+    ridges: Ridges = _RIDGES
+    descent: Descent = _DESCENT
+    ranking: Ranking = _RANKING
+
+    @property
+    def algorithm(self) -> str:
+        """As the manifest names it."""
+        return f"{self.policy.feedback}-{self.objective}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +98,11 @@ def fit(
 ) -> tuple[Model, float]:
     """The model of all events, and the parity error of its user vectors.
 
-    ``start``: item vectors (k,) to begin from; ``catalogue``: what vectors of items without events are projected from;
-    ``turn``: brings the item vectors into the space of the generation before.
+    ``start``: item rows to begin from, biases included; ``catalogue``: what vectors of items without events are
+    projected from, which ratings are not; ``turn``: brings the item vectors into the space of the generation before.
     """
+    if recipe.policy.feedback == "explicit":
+        return rated.fit(columns, recipe, show, start, turn)
     trained = train(columns, recipe, show, "fitting", start, catalogue, turn)
     matrix, solved = trained.matrix, trained.solved
     items = trained.space.vectors.copy()
@@ -110,6 +126,9 @@ def fit(
 
 def score(columns: Columns, recipe: Recipe, show: Show) -> dict[str, float]:
     """The metrics of a model of the events before the cut, over those after it."""
+    if recipe.policy.feedback == "explicit":
+        rating = rated.examine(columns, recipe, show)
+        return {} if rating is None else rating[1]
     examined = examine(columns, recipe, show)
     return {} if examined is None else examined.metrics
 
@@ -122,7 +141,7 @@ def examine(
     catalogue: Catalogue | None = None,
     segments: Segments | None = None,
 ) -> Examined | None:
-    """All of the evaluation; None where there are too few events for two sides."""
+    """All of the evaluation of a ranking; None where there are too few events for two sides."""
     before, after = split(columns, recipe.train_fraction)
     if not len(before) or not len(after):
         return None
@@ -225,15 +244,18 @@ def _items(
             losses.append(iteration.loss)
             say(iteration.number, f"loss {iteration.loss:,.0f}")
 
-        began = None if start is None else _begin(matrix.item_ids, start, recipe.training.dimension)
+        training = recipe.training
+        began = None if start is None else begin(matrix.item_ids, start, training.dimension)
+        if recipe.objective == "bpr":
+            return fit_bpr(
+                matrix.by_user,
+                training.dimension,
+                training.iterations,
+                recipe.ranking,
+                training.seed,
+                tell,
+                patience=training.patience,
+                start=began,
+            )
         weights = weights_of(matrix, recipe.policy.unobserved_power)
-        return fit_items(matrix.by_user, matrix.by_item, recipe.training, tell, began, weights)
-
-
-def _begin(item_ids: list[str], start: Mapping[str, F32], dimension: int) -> F32:
-    """Where each item begins; not a number for those that the start does not know."""
-    began = np.full((len(item_ids), dimension), np.nan, np.float32)
-    for row, item_id in enumerate(item_ids):
-        if item_id in start:
-            began[row] = start[item_id]
-    return began
+        return fit_items(matrix.by_user, matrix.by_item, training, tell, began, weights)

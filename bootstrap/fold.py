@@ -16,6 +16,7 @@ from bootstrap.columns import POSITIVE, RETURNED, Columns
 from bootstrap.model import Users
 from schemas.layouts import Suppression
 from schemas.records import DAY_MS
+from streamer.factors.explicit import merge_of
 from streamer.factors.history import fold_users
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, Any
             users=min(_USERS, n - first),
             capacity=policy.history_capacity,
             half_life_ms=policy.half_life_ms,
+            merge=merge_of(policy),
         )
         used = np.arange(folded.items.shape[1]) < folded.count[:, None]
         counts.append(folded.count)

@@ -51,7 +51,8 @@ def judge(
 
     The recall must be at least that of recommending what is popular on the same events, and that of the active model
     (`incumbent.py`), each times a factor. Where too few events were there to foretell any, the gates of what is
-    foretold pass: there is no proof either way.
+    foretold pass: there is no proof either way. Of explicit feedback the error counts instead: at most that of biases
+    alone, times a factor.
     """
     broken = sum(int(np.count_nonzero(~np.isfinite(side).all(axis=1))) for side in (items, users))
     other = sum(side.shape[1] != dimension for side in (items, users))
@@ -67,7 +68,7 @@ def judge(
         Gate("parity_error", bounds.max_parity_error, parity, parity <= bounds.max_parity_error),
         Gate("users", float(bounds.min_users), float(len(users)), len(users) >= bounds.min_users),
         Gate("items", float(bounds.min_items), float(len(items)), len(items) >= bounds.min_items),
-        Gate("recall", bound, recall, recall >= bound),
+        *([] if "rmse" in metrics else [Gate("recall", bound, recall, recall >= bound)]),
         *_foretold(metrics, bounds),
     ]
 
@@ -75,6 +76,9 @@ def judge(
 def _foretold(metrics: dict[str, float], bounds: Gates) -> list[Gate]:
     """The gates that look at one metric each: a bound that asks nothing, or a metric that is not there, is no gate."""
     gates = []
+    if metrics.get("scored_events") and "rmse" in metrics:
+        bound = bounds.rmse_over_biases * metrics["biases_rmse"]
+        gates.append(Gate("rmse", bound, metrics["rmse"], metrics["rmse"] <= bound))
     if metrics.get("active_events", 0) >= ENOUGH and bounds.recall_over_active:
         bound, value = bounds.recall_over_active * metrics["active_recall"], metrics["beside_active_recall"]
         gates.append(Gate("recall_over_active", bound, value, value >= bound))

@@ -15,13 +15,14 @@ An event is scored where either model has its item; to the other, it is a miss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, columns_of
+from bootstrap.engine import Engine
 from bootstrap.evaluate import Trained, split
 from bootstrap.fit import replayed, train
 from bootstrap.fold import fold
@@ -101,8 +102,18 @@ def _recipe_of(manifest: Manifest, recipe: Recipe) -> Recipe:
         for name in ("iterations", "seed", "solver", "steps", "patience", "ridge_items")
         if name in said
     }
+    ranking = {field.name: said[field.name] for field in fields(recipe.ranking) if field.name in said}
+    bpr = manifest.algorithm == "implicit-bpr"
     training = replace(recipe.training, dimension=manifest.dimension, ridge=policy.ridge, rhs=policy.rhs, **known)
-    return replace(recipe, training=training, policy=policy, content=bool(said.get("content", 0)))
+    return replace(
+        recipe,
+        training=training,
+        policy=policy,
+        content=bool(said.get("content", 0)),
+        objective="bpr" if bpr else "als",
+        ranking=replace(recipe.ranking, **{name: float(value) for name, value in ranking.items()}),
+        engine=Engine.NATIVE if bpr else recipe.engine,
+    )
 
 
 def folded_in(columns: Columns, incumbent: Incumbent, recipe: Recipe, item_key: bytes) -> Trained:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -15,19 +15,22 @@ import numpy.typing as npt
 from bootstrap.align import Turn
 from bootstrap.als import Training
 from bootstrap.artifact import open_artifact, open_items, open_manifest
+from bootstrap.bpr import Ranking
 from bootstrap.broker import read_to_end
 from bootstrap.columns import Columns, columns_of
 from bootstrap.content import catalogue_of
+from bootstrap.descent import Descent
 from bootstrap.engine import Engine
+from bootstrap.explicit import Ridges
 from bootstrap.fit import Recipe, fit
 from bootstrap.model import gramian
-from bootstrap.quality import ALGORITHM, Vectors, held, measure, of_model
+from bootstrap.quality import Vectors, held, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
 from bootstrap.served import served
 from schemas.outcomes import Outcome
 from schemas.records import Artifact, CatalogueEntry, Manifest
-from streamer.errors import DataError
+from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import ITEM_KEY_BYTES
 from streamer.events.read import Reader
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
 
 PACKAGE = "streaming-factors"
+_FEEDBACK = {"sgd": "explicit", "bpr": "implicit"}
 # The triangle of 320 dimensions takes 0.75 MB as JSON, and a record of Kafka's default size 1 MB.
 _MOST_GRAMIAN = 320
 
@@ -63,13 +67,14 @@ class Lineage:
     """What a generation takes from the one before it.
 
     items: the parent's item vectors (k,) by id, None where its artifact can't be read; the new space is turned towards
-    them. warm: does training begin with them? parent_url: where that artifact lies, for the comparison with it.
+    them. start: the item rows that a warm start begins with, which are these vectors, and behind them their biases if
+    there are any. parent_url: where that artifact lies, for the comparison with it.
     """
 
     item_key: bytes
     parent_version: str | None
     items: Mapping[str, npt.NDArray[np.float32]] | None = None
-    warm: bool = False
+    start: Mapping[str, npt.NDArray[np.float32]] | None = None
     parent_url: str | None = field(default=None, compare=False)
 
 
@@ -171,13 +176,26 @@ def _warm(settings: Settings, url: str | None) -> Lineage:
             f"{manifest.model_version} has dimension {manifest.dimension}, and bootstrap.dimension is "
             f"{settings.bootstrap.dimension}: a warm start needs the same, leave it out to change the dimension."
         )
-    items = dict(zip(model.item_ids, model.items, strict=True))
-    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, warm=True, parent_url=url)
+    if manifest.policy.feedback != settings.policy.feedback:
+        raise DataError(
+            f"{manifest.model_version} is of {manifest.policy.feedback} feedback, and policy.feedback is "
+            f"{settings.policy.feedback}: a warm start needs the same."
+        )
+    start = dict(zip(model.item_ids, model.items, strict=True))
+    items = {item_id: row[: manifest.dimension] for item_id, row in start.items()}
+    return Lineage(bytes.fromhex(manifest.item_key), manifest.model_version, items, start, parent_url=url)
 
 
 def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: bool = False) -> Recipe:
-    """What the settings say of training."""
+    """What the settings say of training.
+
+    Raises:
+        ConfigError: the policy's feedback is not one for what is asked.
+    """
     bootstrap, policy = settings.bootstrap, settings.policy
+    _expect_feedback(settings, items_online=items_online)
+    ridge_items, ridge_bias = bootstrap.ridge_items or policy.ridge, policy.ridge_bias
+    decay, reg_users, reg_items = bootstrap.rate_decay, bootstrap.reg_users, bootstrap.reg_items
     training = Training(
         bootstrap.dimension,
         bootstrap.iterations,
@@ -205,7 +223,31 @@ def recipe(settings: Settings, engine: Engine = Engine.NATIVE, *, items_online: 
         spark_master=bootstrap.spark_master,
         items_online=items_online,
         segment_users=bootstrap.segment_users,
+        objective=bootstrap.objective,
+        ridges=Ridges(policy.ridge, ridge_items, ridge_bias, bootstrap.ridge_item_bias or ridge_bias),
+        descent=Descent(
+            bootstrap.rate,
+            decay,
+            reg_users,
+            reg_items,
+            bootstrap.reg_biases,
+            bootstrap.reg_seen,
+            bootstrap.time_bins,
+        ),
+        ranking=Ranking(bootstrap.rate, decay, reg_users, reg_items, bootstrap.negative_popularity),
     )
+
+
+def _expect_feedback(settings: Settings, *, items_online: bool) -> None:
+    bootstrap, feedback = settings.bootstrap, settings.policy.feedback
+    asked = {
+        f'bootstrap.objective = "{bootstrap.objective}"': _FEEDBACK.get(bootstrap.objective, feedback),
+        "bootstrap.content = true": "implicit" if bootstrap.content else feedback,
+        "--items-online": "implicit" if items_online else feedback,
+    }
+    for what, wanted in asked.items():
+        if feedback != wanted:
+            raise ConfigError(f'{what} needs policy.feedback = "{wanted}", and that is "{feedback}".')
 
 
 def make(
@@ -223,7 +265,7 @@ def make(
         print(remark, file=sys.stderr)
     # Not in what was measured above: the parent has seen the events that were foretold.
     turn = Turn(heritage.parent_version, heritage.items) if heritage.parent_version and heritage.items else None
-    model, parity_error = fit(columns, plan, show, heritage.items if heritage.warm else None, catalogue, turn)
+    model, parity_error = fit(columns, plan, show, heritage.start, catalogue, turn)
     metrics["parity_error"] = parity_error
     vectors = Vectors(model.item_ids, model.items, model.user_vectors, np.diff(model.users.history_start) > 0)
     metrics |= of_model(settings, vectors, columns, catalogue, ask_index=settings.gates.min_ann_recall > 0)
@@ -231,7 +273,7 @@ def make(
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
         dimension=plan.training.dimension,
-        algorithm=ALGORITHM,
+        algorithm=plan.algorithm,
         created_at=now_ms,
         policy=settings.policy,
         hyperparameters=_hyperparameters(plan),
@@ -242,7 +284,9 @@ def make(
         counts=_counts(log, columns, model, collisions),
         dataset_sha256=log.sha256,
         item_key=heritage.item_key.hex(),
-        average_user=model.average_user.tolist(),
+        average_user=model.average_user[: plan.training.dimension].tolist(),
+        average_bias=None if model.mean is None else float(model.average_user[-1]),
+        global_mean=model.mean,
         segments={name: vector.tolist() for name, vector in model.segments.items()},
         metrics=metrics,
         gates=gates,
@@ -251,7 +295,7 @@ def make(
         alignment=turn.done if turn is not None else None,
         code_version=code_version(),
         reference=reference_of(log),
-        user_gramian=user_gramian(model),
+        user_gramian=user_gramian(model) if model.mean is None else None,
         popularity_user=None if model.popularity_user is None else model.popularity_user.tolist(),
     )
     return manifest, model
@@ -273,6 +317,11 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
     training = plan.training
     # MLlib solves each row exactly, and tells no loss to be patient with.
     solving = {"solver": training.solver, "steps": training.steps, "patience": training.patience}
+    more: dict[str, Any] = {}
+    if plan.policy.feedback == "explicit":
+        more |= {"ridge_bias": plan.ridges.user_bias, "ridge_item_bias": plan.ridges.item_bias}
+    if plan.objective != "als":
+        more |= asdict(plan.descent if plan.objective == "sgd" else plan.ranking)
     return {
         "engine": plan.engine.value,
         "iterations": training.iterations,
@@ -285,6 +334,7 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
         "content": int(plan.content),
         "content_ridge": plan.content_ridge,
         "solver_tolerance": plan.tolerance,
+        **more,
     }
 
 

@@ -47,13 +47,7 @@ class Matrix:
 def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix:
     """The matrix of every item that is in some history; ``cut_ms`` is the newest time that items measure age from."""
     n = len(users.ids)
-    sorted_hashes = np.sort(columns.hashes)
-    number = np.argsort(columns.hashes, kind="stable")[np.searchsorted(sorted_hashes, users.item)]
-    # By id, so that sums over the items run in one order wherever they are made.
-    kept = np.array(sorted(set(number.tolist()), key=columns.item_ids.__getitem__), np.intp)
-    place = np.zeros(len(columns.item_ids), np.int32)
-    place[kept] = np.arange(len(kept))
-    entry_item = place[number]
+    kept, entry_item = placed(columns, users)
     lengths = np.diff(users.history_start)
     newest = np.repeat(newest_entry(users), lengths)
     at_user = strength_at(users.strength, users.time, newest, policy.half_life_ms)
@@ -76,6 +70,17 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
     )
 
 
+def placed(columns: Columns, users: Users) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+    """The columns' items that are in some history (m,), by id; and of each history entry which of them it is."""
+    sorted_hashes = np.sort(columns.hashes)
+    number = np.argsort(columns.hashes, kind="stable")[np.searchsorted(sorted_hashes, users.item)]
+    # By id, so that sums over the items run in one order wherever they are made.
+    kept = np.array(sorted(set(number.tolist()), key=columns.item_ids.__getitem__), np.intp)
+    place = np.zeros(len(columns.item_ids), np.int32)
+    place[kept] = np.arange(len(kept))
+    return kept, place[number]
+
+
 def widened(matrix: Matrix, item_ids: list[str], hashes: U64) -> Matrix:
     """The matrix with more items behind its own, none of them in any history; by_user and by_item stay as they are."""
     none = np.zeros(len(item_ids))
@@ -92,6 +97,12 @@ def _faded(confidence: F64, users: Users, policy: Policy) -> F64:
     """Recency, as `streamer.factors.weigh.confidence_now` has it. Items are trained on all that was liked, evenly."""
     if not policy.recency_entries:
         return confidence
+    share = decay_array(newer_of(users), policy.recency_entries)
+    return np.asarray(1.0 + (confidence - 1.0) * share, np.float64)
+
+
+def newer_of(users: Users) -> I64:
+    """(entries,) how many entries of the same user have a newer time, as `streamer.factors.weigh.newer_entries`."""
     user = np.repeat(np.arange(len(users.ids)), np.diff(users.history_start))
     order = np.lexsort((-users.time, user))
     time, owner = users.time[order], user[order]
@@ -100,7 +111,7 @@ def _faded(confidence: F64, users: Users, policy: Policy) -> F64:
     run = np.repeat(first, np.diff(np.r_[first, len(order)]))
     newer = np.empty(len(order), np.int64)
     newer[order] = run - users.history_start[owner]
-    return np.asarray(1.0 + (confidence - 1.0) * decay_array(newer, policy.recency_entries), np.float64)
+    return newer
 
 
 def weights_of(matrix: Matrix, power: float) -> F64 | None:

@@ -95,6 +95,8 @@ class Model:
     float32, segments: the same of each segment; popularity_user: (k,) float32, where the policy asks for it;
     weights: (m,) of unobserved pairs, None for 1; projected: how many items, the last ones, had no events and have
     their vector from `content.py`.
+    With explicit feedback ``mean`` is the ratings' mean, vectors have k + 1 numbers, their bias last, and popularity
+    counts ratings; the Gramians are those of the vectors without their biases.
     """
 
     item_ids: list[str]
@@ -107,6 +109,7 @@ class Model:
     gramian_users: F64
     average_user: F32
     projected: int = 0
+    mean: float | None = None
     segments: Mapping[str, F32] = field(default_factory=dict)
     popularity_user: F32 | None = None
     weights: F64 | None = None
@@ -119,6 +122,15 @@ def gramian(vectors: F32, weights: F64 | None = None) -> F64:
         block = vectors[start : start + 8192].astype(np.float64)
         out += block.T @ block if weights is None else (block.T * weights[start : start + 8192]) @ block
     return out
+
+
+def begin(item_ids: list[str], start: Mapping[str, F32], width: int) -> F32:
+    """Where training begins (items, width) with another generation's vectors; not a number where it has none."""
+    began = np.full((len(item_ids), width), np.nan, np.float32)
+    for row, item_id in enumerate(item_ids):
+        if item_id in start:
+            began[row] = start[item_id]
+    return began
 
 
 USER_DTYPES: Mapping[str, Any] = {

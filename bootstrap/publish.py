@@ -219,7 +219,7 @@ def _send_users(
     """Send every user's row and vector, a few thousand at a time."""
     state, factors = settings.topic("user-state"), settings.topic("user-factors")
     policy, users, writer = manifest.policy, model.users, _writer(settings, manifest)
-    shape = RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(epochs))
+    shape = RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(epochs))
     lengths, server = np.diff(users.history_start), server_of(manifest, model, settings.engine.tolerance)
     for first in range(0, len(users.ids), _USERS):
         part = slice(first, min(first + _USERS, len(users.ids)))
@@ -256,4 +256,5 @@ def _basis_of(served: Served | None, at: int, has_history: bool) -> dict[str, An
 
 def _writer(settings: Settings, manifest: Manifest) -> Writer:
     source = f"{settings.engine.app_id}-bootstrap"
-    return Writer(source, manifest.model_version, manifest.training_data_end, settings.factors.encoding)
+    biased = manifest.width > manifest.dimension
+    return Writer(source, manifest.model_version, manifest.training_data_end, settings.factors.encoding, biased)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap import rated
 from bootstrap.ann import MISSING, ann_recall, installed
 from bootstrap.artifact import open_items
 from bootstrap.columns import columns_of
 from bootstrap.content import catalogue_of
-from bootstrap.fit import examine
+from bootstrap.fit import examine, score
 from bootstrap.gates import judge
 from bootstrap.incumbent import Incumbent, beside
 from bootstrap.metrics import of_vectors
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
 
 F32 = npt.NDArray[np.float32]
-
-ALGORITHM = "implicit-als"
+_COMPARED = ("implicit-als", "implicit-bpr")
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What a model publishes: item_ids, items (m, k), users (n, k), has_history (n,): whose vector is their own."""
+    """What a model publishes: item_ids, items (m, k), users (n, k), has_history (n,): whose vector is their own.
+
+    Of explicit feedback both have k + 1 numbers, their bias last.
+    """
 
     item_ids: list[str]
     items: F32
@@ -48,7 +51,7 @@ class Vectors:
 class Judged:
     """A model of the older events, held to the gates; remarks: what was left out, and why.
 
-    examined: None where the events were too few for two sides.
+    examined: None where the events were too few for two sides, or are ratings, which nobody ranks.
     """
 
     examined: Examined | None
@@ -65,6 +68,8 @@ def judged(settings: Settings, log: Log, plan: Recipe, heritage: Lineage, show: 
     """
     columns, _ = columns_of(log, settings.policy, heritage.item_key)
     catalogue = catalogue_of(log.catalogue, heritage.item_key)
+    if plan.policy.feedback == "explicit":
+        return _judged_ratings(settings, columns, plan, heritage, catalogue, show)
     examined, metrics, remarks = measure(settings, log, columns, plan, heritage, catalogue, show)
     if examined is None:
         return Judged(None, metrics, [], remarks)
@@ -78,6 +83,33 @@ def judged(settings: Settings, log: Log, plan: Recipe, heritage: Lineage, show: 
     if not installed():
         remarks.append(f"no recall of an index: {MISSING}")
     return Judged(examined, metrics, held(settings, vectors, metrics), remarks)
+
+
+def _judged_ratings(
+    settings: Settings, columns: Columns, plan: Recipe, heritage: Lineage, catalogue: Catalogue, show: Show
+) -> Judged:
+    found, remarks = rated.examine(columns, plan, show), _unranked(settings, heritage)
+    if found is None:
+        return Judged(None, {}, [], remarks)
+    made, metrics = found
+    there = made.users.event_time > 0
+    ids = [columns.item_ids[item] for item in made.kept.tolist()]
+    vectors = Vectors(ids, made.items, made.vectors[there], np.diff(made.users.history_start)[there] > 0)
+    metrics = {**metrics, "parity_error": rated.audit(made, plan.policy)}
+    metrics |= of_model(settings, vectors, columns, catalogue, ask_index=False)
+    return Judged(None, metrics, held(settings, vectors, metrics), remarks)
+
+
+def _unranked(settings: Settings, heritage: Lineage) -> list[str]:
+    """What is asked for and has no meaning for ratings."""
+    remarks = []
+    if heritage.parent_url:
+        remarks.append(f"not compared with {heritage.parent_version}: ratings are compared with biases alone")
+    if settings.bootstrap.segment_by:
+        remarks.append("no segments: ratings are not ranked")
+    if settings.gates.min_ann_recall:
+        remarks.append("no recall of an index: ratings are not ranked")
+    return remarks
 
 
 def measure(
@@ -94,6 +126,8 @@ def measure(
     Raises:
         DataError: a gate needs what is not installed.
     """
+    if plan.policy.feedback == "explicit":
+        return None, score(columns, plan, show), _unranked(settings, heritage)
     if settings.gates.min_ann_recall and not installed():
         raise DataError(f"gates.min_ann_recall cannot be judged: {MISSING}.")
     attribute, remarks = settings.bootstrap.segment_by, list[str]()
@@ -118,7 +152,7 @@ def incumbent(heritage: Lineage) -> tuple[Incumbent | None, str]:
         manifest, item_ids, items = open_items(heritage.parent_url)
     except DataError as problem:
         return None, f"not compared with {heritage.parent_version}: {problem}"
-    if manifest.algorithm != ALGORITHM:
+    if manifest.algorithm not in _COMPARED:
         return None, f"not compared with {heritage.parent_version}: it is {manifest.algorithm}"
     return Incumbent(manifest, item_ids, items), ""
 
@@ -130,10 +164,12 @@ def of_model(
 
     item_coverage: the share of the catalogue's active items, or without one of all that have events, with a vector.
     """
-    metrics = of_vectors(vectors.items, vectors.users, vectors.has_history)
+    # Without the biases, which say nothing of vectors that have collapsed.
+    k = settings.bootstrap.dimension
+    metrics = of_vectors(vectors.items[:, :k], vectors.users[:, :k], vectors.has_history)
     wanted = catalogue.active or frozenset(columns.item_ids)
     metrics["item_coverage"] = len(wanted.intersection(vectors.item_ids)) / max(len(wanted), 1)
-    if ask_index:
+    if ask_index and settings.policy.feedback == "implicit":
         found = ann_recall(vectors.items, vectors.users[vectors.has_history], settings.bootstrap.recall_k)
         metrics |= {} if found is None else {"ann_recall": found}
     return metrics
@@ -145,7 +181,7 @@ def held(settings: Settings, vectors: Vectors, metrics: dict[str, float]) -> lis
         vectors.items,
         vectors.users,
         metrics,
-        dimension=settings.bootstrap.dimension,
+        dimension=settings.bootstrap.dimension + (settings.policy.feedback == "explicit"),
         norm_cap=settings.policy.norm_cap,
         bounds=settings.gates,
     )

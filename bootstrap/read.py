@@ -146,6 +146,9 @@ class _Judge:
     """The decisions that the stream takes with the user's row, over the whole log."""
 
     def __init__(self, policy: Policy, now: Callable[[Record], int], *, judge_lateness: bool) -> None:
+        if policy.feedback == "explicit":
+            # A newer rating replaces the older one: there is no strength that could grow beyond a cap.
+            policy = msgspec.structs.replace(policy, cap_item_strength=0.0)
         self._policy = policy
         self._now = now
         self._lateness = policy.lateness_ms if judge_lateness else None

@@ -33,12 +33,13 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes the records of one generation."""
+    """Writes the records of one generation; ``biased``: the last number of each vector (k + 1,) is its bias."""
 
     source: str
     model_version: str
     training_data_end: int
     encoding: Literal["json", "f32le"]
+    biased: bool = False
 
     def item(
         self, item_id: str, vector: F32, event_time: int, popularity: float | None = None, weight: float = 1.0
@@ -81,6 +82,8 @@ class Writer:
         return self._record("user", user_id, vector, rest)
 
     def _record(self, kind: str, entity: str, vector: F32, rest: dict[str, Any]) -> Outgoing:
+        if self.biased:
+            rest, vector = {**rest, "bias": vector[-1]}, vector[:-1]
         about = {
             "id": entity,
             "kind": kind,

@@ -57,6 +57,8 @@ def search(
     Raises:
         CheckFailed: there are too few events to foretell any.
     """
+    if recipe.policy.feedback == "explicit":
+        raise CheckFailed("the search looks at rankings of implicit feedback; ratings have none to be searched by.")
     study = _study(journal, metric, seed)
     done = sum(trial.state.is_finished() for trial in study.trials)
 

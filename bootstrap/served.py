@@ -77,7 +77,8 @@ def check(settings: Settings, manifest: Manifest) -> dict[str, int]:
     """Whether this generation may be published; returns the topics' partition counts.
 
     Raises:
-        CheckFailed: a gate failed, the version is taken, or it could not read the histories that are kept.
+        CheckFailed: a gate failed, the version is taken, or it could not read the histories that are kept, being of
+            other feedback than the active one, or having another key.
         BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
     """
     failed = [gate.name for gate in manifest.gates if not gate.passed]
@@ -87,6 +88,11 @@ def check(settings: Settings, manifest: Manifest) -> dict[str, int]:
     if manifest.model_version in known.manifests:
         raise CheckFailed(f"{manifest.model_version} is published already: a version is never written twice.")
     parent = known.manifest
+    if parent is not None and parent.policy.feedback != manifest.policy.feedback:
+        raise CheckFailed(
+            f"{manifest.model_version} is of {manifest.policy.feedback} feedback, the active {parent.model_version} of "
+            f"{parent.policy.feedback}: the kept histories mean something else; publish it below another kafka.prefix."
+        )
     if parent is not None and parent.item_key != manifest.item_key:
         raise CheckFailed(
             f"{manifest.model_version} has another item_key than the active {parent.model_version}, so it could not "

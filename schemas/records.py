@@ -115,11 +115,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     weights_version: Annotated[str, Meta(min_length=1, max_length=64)] = "1"
     weights: dict[str, Positive] = msgspec.field(default_factory=_default_weights)
+    feedback: Literal["implicit", "explicit"] = "implicit"
     half_life_ms: Duration = 30 * DAY_MS
     confidence: Literal["log", "linear", "raw"] = "log"
     alpha: NotNegative = 5.0
     recency_entries: NotNegative = 0.0
     ridge: Positive = 10.0
+    ridge_bias: Positive = 3.0
+    rating_half_life_ms: Duration = 0
     rhs: Literal["c", "c-1"] = "c"
     history_capacity: Capacity = 128
     keys_capacity: Capacity = 64
@@ -218,6 +221,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dataset_sha256: Sha256
     item_key: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
     average_user: list[float]
+    average_bias: float | None = None
+    global_mean: float | None = None
     segments: dict[str, list[float]]
     metrics: dict[str, float]
     gates: list[Gate]
@@ -233,7 +238,9 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     popularity_user: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors and a Gramian of another dimension than the manifest's, and a ridge without its item count.
+        """Refuse vectors and a Gramian of another dimension than the manifest's.
+
+        So are explicit feedback without its mean, and a ridge without its item count.
 
         Raises:
             ValueError: names what is wrong.
@@ -249,6 +256,19 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"user_gramian: has {len(self.user_gramian)} numbers where a triangle has {triangle}")
         if self.policy.ridge_nu and "items" not in self.counts:
             raise ValueError("counts.items: missing, and policy.ridge_nu needs it")
+        for name, number in {"average_bias": self.average_bias, "global_mean": self.global_mean}.items():
+            if (number is not None) != (self.policy.feedback == "explicit"):
+                raise ValueError(f"{name}: belongs to explicit feedback and to no other, got {number!r}")
+
+    @property
+    def width(self) -> int:
+        """Numbers that a row, a signal and the item replica hold: the vector's, and behind them its bias if any."""
+        return self.dimension + (self.policy.feedback == "explicit")
+
+    @property
+    def average_row(self) -> list[float]:
+        """The average user as rows hold it: `width` numbers."""
+        return self.average_user if self.average_bias is None else [*self.average_user, self.average_bias]
 
 
 class Control(Struct, frozen=True, forbid_unknown_fields=True):
@@ -284,6 +304,21 @@ class Retrain(Struct, frozen=True, forbid_unknown_fields=True):
     value: float
 
 
+_OF_RATINGS: dict[str, str | int] = {
+    "sgd_objective": "pointwise",
+    "sgd_step": "constant",
+    "sgd_pull": 0,
+    "sgd_budget": 0,
+    "sgd_balance": 0,
+    "session_weight": 0,
+    "blend_events": 0,
+    "segment_key": "",
+    "ridge_nu": 0,
+    "unobserved_power": 0,
+}
+"""With ratings an item moves by plain SGD, and a user's own solve is published: these have no other value there."""
+
+
 def policy_mistakes(values: dict[str, Any]) -> list[str]:
     """Every mistake in the values of a policy's fields, as ``policy.<field>: must be <...>, got <...>``."""
     mistakes = []
@@ -293,6 +328,9 @@ def policy_mistakes(values: dict[str, Any]) -> list[str]:
             mistakes += _weight_mistakes(value)
         elif not _fits(value, types[name]):
             mistakes.append(f"policy.{name}: must be {_allowed(types[name])}, got {value!r}")
+        elif values.get("feedback") == "explicit" and value != _OF_RATINGS.get(name, value):
+            wanted = f"{_OF_RATINGS[name] or repr(_OF_RATINGS[name])} where policy.feedback is explicit"
+            mistakes.append(f"policy.{name}: must be {wanted}, got {value!r}")
     return mistakes
 
 

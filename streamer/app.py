@@ -198,7 +198,9 @@ class Worker:
 
     async def _compile(self, serving: Serving) -> bool:
         """Have the compiled user step ready before anything is consumed; false if the worker is stopped meanwhile."""
-        if "users" not in self._roles or self._settings.engine.solver != "cg":
+        # No other feedback can follow: `Loader` refuses it.
+        rated = serving.active.manifest.policy.feedback == "explicit"
+        if "users" not in self._roles or self._settings.engine.solver != "cg" or rated:
             return True
         self._telemetry.waiting("compiling the user step, which takes up to a minute the first time")
         done = await self._unless_stopped(asyncio.to_thread(warm))

@@ -143,7 +143,8 @@ class Generations:
 
     async def _load(self, model: ActiveModel) -> Serving:
         report = self._telemetry.loading_items if not self._held else lambda share: None
-        serving = await self._loader.load(model, report)
+        before = None if self._served is None else self._served.active.manifest
+        serving = await self._loader.load(model, report, before=before)
         self._held.append(serving)
         log.info("items_loaded", items=serving.items.space.size, model_version=serving.version)
         return serving

@@ -40,7 +40,8 @@ class Factor:
     """One revision of one vector; a tombstone has no vector, version 0 and nothing else.
 
     ``vector`` is (k,) float32 and read-only, and so is ``session``, None where none is kept; ``event_time`` and
-    ``published`` are milliseconds since 1970; ``weight`` is an item's, see the schema.
+    ``published`` are milliseconds since 1970; ``weight`` is an item's, see the schema; ``bias`` is there with explicit
+    feedback: a rating is foretold as ``global_mean`` (manifest) + both biases + dot product.
     """
 
     id: str
@@ -57,6 +58,13 @@ class Factor:
     offset: int
     session: npt.NDArray[np.float32] | None = None
     weight: float = 1.0
+    bias: float | None = None
+
+    @property
+    def row(self) -> npt.NDArray[np.float32]:
+        """The vector, and its bias behind it where it has one."""
+        vector = np.zeros(0, np.float32) if self.vector is None else self.vector
+        return vector if self.bias is None else np.append(vector, np.float32(self.bias))
 
     @property
     def deleted(self) -> bool:
@@ -78,6 +86,7 @@ class _Rest(msgspec.Struct):
     vector: list[float] | None = None
     session: list[float] | None = None
     weight: float | None = None
+    bias: float | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Rest)
@@ -121,6 +130,7 @@ def decode_factor(record: Any, kind: Literal["user", "item"]) -> Factor:
         *place,
         session=session,
         weight=1.0 if rest.weight is None else rest.weight,
+        bias=rest.bias,
     )
 
 

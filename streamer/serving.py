@@ -72,17 +72,29 @@ class Loader:
     partitions: Mapping[str, int]
     horizon: Horizon
 
-    async def load(self, active: ActiveModel, progress: Callable[[float], None] = lambda _: None) -> Serving:
-        """Read the item vectors of a generation, and follow them.
+    async def load(
+        self,
+        active: ActiveModel,
+        progress: Callable[[float], None] = lambda _: None,
+        *,
+        before: Manifest | None = None,
+    ) -> Serving:
+        """Read the item vectors of a generation, and follow them; ``before``: what is served, if anything is.
 
         Raises:
             BrokerError: its topic does not exist.
-            DataError: it is not what its manifest says: missing, of another dimension or checksum, or not finite.
+            DataError: it is not what its manifest says: missing, of another dimension or checksum, or not finite; or it
+                is of other feedback than what is served, whose histories it would have to read.
         """
         manifest, common = active.manifest, self.settings.topic("item-factors")
+        if before is not None and before.policy.feedback != manifest.policy.feedback:
+            raise DataError(
+                f"{manifest.model_version} is of {manifest.policy.feedback} feedback and {before.model_version}, which "
+                f"is served, of {before.policy.feedback}: the kept histories mean something else"
+            )
         founding = active.item_topic == common
         items = Items(
-            dimension=manifest.dimension,
+            dimension=manifest.width,
             ridge=ridge_in(manifest),
             item_key=bytes.fromhex(manifest.item_key),
             partitions=self.partitions["item-factors"],
@@ -213,4 +225,4 @@ class Loader:
 
 def _shape(manifest: Manifest, epochs: int) -> RowShape:
     policy = manifest.policy
-    return RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, epochs)
+    return RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, epochs)

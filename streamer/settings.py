@@ -188,6 +188,7 @@ class Factors(Section):
 class Bootstrap(Section):
     """How `python -m bootstrap` trains, evaluates and keeps what it made."""
 
+    objective: Literal["als", "sgd", "bpr"] = "als"
     dimension: Annotated[int, Field(ge=1, le=4_096)] = 64
     iterations: Annotated[int, Field(ge=1, le=1_000)] = 15
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -197,6 +198,15 @@ class Bootstrap(Section):
     steps: Annotated[int, Field(ge=1, le=100)] = 3
     ridge_items: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     patience: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    ridge_item_bias: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.012
+    rate_decay: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.98
+    reg_users: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    reg_items: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    reg_biases: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    reg_seen: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    time_bins: Annotated[int, Field(ge=1, le=1_000)] = 1
+    negative_popularity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     threads: Annotated[int, Field(ge=0, le=1_024)] = 0
     spark_master: Annotated[str, Field(min_length=1)] = "local[*]"
     content: bool = False
@@ -211,6 +221,7 @@ class Gates(Section):
     """What a model must reach before it is published; see `bootstrap.gates`."""
 
     recall_over_popularity: NotNegative = 1.0
+    rmse_over_biases: NotNegative = 1.0
     recall_over_active: NotNegative = 0.8
     min_recall: UpToOne = 0.0
     min_ndcg: UpToOne = 0.0

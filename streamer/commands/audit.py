@@ -141,7 +141,7 @@ def _compare(
         if factor.version != int(rows.head["version"][at]):
             found.newer += 1
             continue
-        error = relative_error(factor.vector, fresh_vector(rows, at, manifest, side.items))
+        error = relative_error(factor.row, fresh_vector(rows, at, manifest, side.items))
         if standing[at]:
             if error >= max(found.standing, default=-1.0):
                 found.worst = user
@@ -153,6 +153,7 @@ def _compare(
 def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt.NDArray[np.float32]:
     """What must be published of one row, solved anew: exactly, with norm cap, average user, session and blend."""
     from streamer.commands.generation import history_of
+    from streamer.factors.explicit import solve_ratings
     from streamer.factors.guard import guard
     from streamer.factors.serving import Past, priors_in, serve
     from streamer.factors.solve import solve_cholesky
@@ -164,8 +165,13 @@ def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt
 
     history = history_of(rows, at, manifest, items)
     index, confidence = history.index[None, :], history.confidence[None, :]
-    vector: npt.NDArray[np.float32] = np.array([manifest.average_user], np.float32)
-    if (history.index >= 0).any():
+    vector: npt.NDArray[np.float32] = np.array([manifest.average_row], np.float32)
+    known = history.index >= 0
+    if known.any() and manifest.global_mean is not None:
+        rated, ratings = items.space.vectors[history.index[known]], history.strength[known]
+        solved = solve_ratings(rated, ratings, history.confidence[known], manifest.global_mean, manifest.policy)
+        vector = guard(solved[None, :], manifest.policy.norm_cap).vectors
+    elif known.any():
         vector, _ = solve(index, confidence, None)
     priors = priors_in(manifest)
     if priors is None:

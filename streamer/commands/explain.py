@@ -6,6 +6,9 @@ The vector is x = A^-1 sum q_i v_i (streamer/factors/solve.py), so the score of 
 
 one part for each entry i of the history. Items are taken as they stand now; where some have moved since the user's
 last event, the parts add up to the score of a fresh solve, and the difference is said.
+
+Of explicit feedback (streamer/factors/explicit.py) the row is [x, b_u] = A^-1 sum w_i (r_i - μ - b_i) [y_i, 1], the
+parts are those of [y_j, 1].[x, b_u], and with μ + b_j they add up to the rating that is foretold.
 """
 
 from dataclasses import dataclass
@@ -85,6 +88,29 @@ def explain_scores(
     return Explanation((vectors[best] @ shares).T, best, scores[best], vector)
 
 
+def explain_ratings(
+    space: Any, index: npt.NDArray[np.int32], rating: npt.NDArray[np.float64], weight: npt.NDArray[np.float64],
+    mean: float, policy: Policy, top: int,
+) -> Explanation:  # fmt: skip
+    """Split what is foretold of the best items outside of the history; ``scores`` are the ratings foretold."""
+    bias, known = space.vectors[:, -1].astype(np.float64), index >= 0
+    vectors = space.vectors.astype(np.float64)
+    vectors[:, -1] = 1.0
+    rows = np.where(known[:, None], vectors[index], 0.0)
+    weighted = rows * weight[:, None]
+    ridge = np.full(space.dimension, policy.ridge)
+    ridge[-1] = policy.ridge_bias
+    rest = np.where(known, rating - mean - bias[index], 0.0)
+    shares = np.linalg.solve(weighted.T @ rows + np.diag(ridge), (weighted * rest[:, None]).T)
+    vector = shares.sum(axis=1)
+    scores = mean + bias + vectors @ vector
+    candidates = scores.copy()
+    candidates[index[known]] = -np.inf
+    best = np.argsort(-candidates, kind="stable")[:top]
+    best = best[np.isfinite(candidates[best])]
+    return Explanation((vectors[best] @ shares).T, best, scores[best], vector)
+
+
 def _facts(
     user_id: str, rows: UserRows, manifest: Manifest, number: int, side: Any, titles: dict[str, str], top: int
 ) -> dict[str, Any]:
@@ -92,7 +118,11 @@ def _facts(
 
     history = history_of(rows, 0, manifest, side.items)
     space, head = side.items.space, rows.head[0]
-    made = explain_scores(space, history.index, history.confidence, manifest.policy, top)
+    if manifest.global_mean is None:
+        made = explain_scores(space, history.index, history.confidence, manifest.policy, top)
+    else:
+        mean, ratings, weight = manifest.global_mean, history.strength, history.confidence
+        made = explain_ratings(space, history.index, ratings, weight, mean, manifest.policy, top)
     newest = int(history.time.max()) if len(history.time) else 0
     extras = rows.extras.get(0)
     entries = [
@@ -179,6 +209,10 @@ def _show(facts: dict[str, Any], policy: Policy) -> None:
 
 
 def _formula(policy: Policy) -> str:
+    if policy.feedback == "explicit":
+        days = policy.rating_half_life_ms / _DAY_MS
+        fades = f"2^(-age / {days:g} days)" if days else "1"
+        return f"strength r = the newest rating; confidence = its weight, {fades}; score = the rating foretold"
     confidence = {
         "log": f"1 + {policy.alpha:g} * log1p(r)",
         "linear": f"1 + {policy.alpha:g} * r",

@@ -16,6 +16,7 @@ from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
 from streamer.events.hashes import generation_id
+from streamer.factors.explicit import weights_now
 from streamer.factors.ridge import ridge_in
 from streamer.factors.weigh import confidence_now, strength_at
 from streamer.reader import Factor, decode_factor
@@ -106,7 +107,7 @@ def load_items(
     manifest, base = known.served()
     common = places_of(consumer, settings.topic("item-factors"))
     items = Items(
-        dimension=manifest.dimension,
+        dimension=manifest.width,
         ridge=ridge_in(manifest),
         item_key=bytes.fromhex(manifest.item_key),
         partitions=len(common),
@@ -140,14 +141,14 @@ def _newest(
         before = newest.get(factor.id)
         if before is not None and factor.version <= before.version:
             continue
-        if before is None or before.vector is None or not np.array_equal(before.vector, factor.vector):
+        if before is None or before.vector is None or not np.array_equal(before.row, factor.row):
             moved[record.partition] = record.offset
         newest[factor.id] = factor
 
 
 def _take(items: Items, factors: list[Factor]) -> None:
     if factors:
-        vectors = np.stack([factor.vector for factor in factors if factor.vector is not None])
+        vectors = np.stack([factor.row for factor in factors])
         ids, versions = [factor.id for factor in factors], [factor.version for factor in factors]
         items.put(ids, versions, vectors, [factor.weight for factor in factors])
 
@@ -159,7 +160,7 @@ def rows_of(manifest: Manifest, side: ItemSide, values: Sequence[bytes]) -> User
         DataError: they are of another shape.
     """
     policy = manifest.policy
-    shape = RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(side.items.epochs))
+    shape = RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(side.items.epochs))
     try:
         return decode_user_rows(list(values), shape)
     except LayoutError as problem:
@@ -183,7 +184,10 @@ def read_user_rows(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One user's history as a solve sees it, all (n,): index -1 is an item that the model does not know."""
+    """One user's history as a solve sees it, all (n,): index -1 is an item that the model does not know.
+
+    Of explicit feedback ``strength`` is the rating, and ``confidence`` its weight.
+    """
 
     index: npt.NDArray[np.int32]
     item: npt.NDArray[np.uint64]
@@ -196,9 +200,12 @@ def history_of(rows: UserRows, at: int, manifest: Manifest, items: Items) -> His
     """Strengths decayed to the user's newest event, and the confidences made of them: the worker's own functions."""
     count = int(rows.head["entries"][at])
     item, time = rows.item[at, :count], rows.time[at, :count]
-    now = time.max(keepdims=True, initial=0)
+    now, used = time.max(keepdims=True, initial=0), np.ones(count, bool)
+    if manifest.policy.feedback == "explicit":
+        rating = rows.strength[at, :count].astype(np.float64)
+        return History(items.space.lookup(item), item, time, rating, weights_now(time, used, manifest.policy))
     strength = strength_at(rows.strength[at, :count], time, now, manifest.policy.half_life_ms)
-    confidence = confidence_now(rows.strength[at, :count], time, np.ones(count, bool), manifest.policy)
+    confidence = confidence_now(rows.strength[at, :count], time, used, manifest.policy)
     return History(items.space.lookup(item), item, time, strength, confidence)
 
 

@@ -122,7 +122,8 @@ def _place_of(consumer: "KafkaConsumer", settings: Settings, version: str, known
     """The topic of a published generation that is not active.
 
     Raises:
-        CheckFailed: it is not published, is active already, or no topic holds its item vectors.
+        CheckFailed: it is not published, is active already, is of other feedback than what is active, or no topic holds
+            its item vectors.
     """
     manifest = known.manifests.get(version)
     if manifest is None:
@@ -130,6 +131,12 @@ def _place_of(consumer: "KafkaConsumer", settings: Settings, version: str, known
         raise CheckFailed(f"{version} is not in {settings.topic('models')}; published are: {names}.")
     if known.active is not None and known.active.model_version == version:
         raise CheckFailed(f"{version} is active already.")
+    served = known.manifests.get(known.active.model_version) if known.active else None
+    if served is not None and served.policy.feedback != manifest.policy.feedback:
+        raise CheckFailed(
+            f"{version} is of {manifest.policy.feedback} feedback, the active {served.model_version} of "
+            f"{served.policy.feedback}: the kept histories mean something else."
+        )
     return _item_topic(consumer, settings, manifest, known)
 
 

@@ -28,6 +28,7 @@ class _RawRest(msgspec.Struct):
     basis: str | None = None
     popularity: float | None = None
     weight: float | None = None
+    bias: float | None = None
 
 
 _REST = msgspec.json.Decoder(_RawRest)
@@ -91,10 +92,17 @@ class ItemReplica:
     def _decode(record: Any) -> tuple[_RawRest | FactorRecord, np.typing.NDArray[np.float32]]:
         rest = next((value for name, value in record.headers if name == _RAW_REST), None)
         if rest is not None:
-            return _REST.decode(rest), np.frombuffer(record.value, "<f4")
-        whole = _FACTOR.decode(record.value)
-        with np.errstate(over="ignore"):  # beyond float32: the check finds it
-            return whole, np.array(whole.vector, np.float32)
+            about: _RawRest | FactorRecord = _REST.decode(rest)
+            vector = np.frombuffer(record.value, "<f4")
+        else:
+            about = whole = _FACTOR.decode(record.value)
+            with np.errstate(over="ignore"):  # beyond float32: the check finds it
+                vector = np.array(whole.vector, np.float32)
+        if about.bias is not None:
+            # The replica holds it behind the vector.
+            with np.errstate(over="ignore"):
+                vector = np.append(vector, np.float32(about.bias))
+        return about, vector
 
     def _check(self, vector: np.typing.NDArray[np.float32], weight: float | None) -> None:
         dimension = self._items.space.dimension

@@ -11,7 +11,7 @@ Slots keep the order of first appearance. The three functions give the same byte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Index = NDArray[np.intp]
+
+Merge = Callable[[Float32Array, IntArray, FloatArray, IntArray, int], tuple[Float32Array, IntArray]]
+"""What a further event does to an entry: `weigh.add_events`, or `explicit.replace_ratings` where events are ratings."""
 
 DROPPED = -1
 _LAST_HASH = np.uint64(2**64 - 1)
@@ -83,6 +86,7 @@ def fold_batch(
     *,
     rows: Index | None = None,
     capacity: int | None = None,
+    merge: Merge = add_events,
 ) -> Index:
     """Fold one event into each of N histories, in place.
 
@@ -99,6 +103,7 @@ def fold_batch(
         half_life_ms: half-life of strengths, 0 for no decay.
         rows: (N,) distinct rows that the events belong to; None where N = B and event i is row i's.
         capacity: entries a history may hold, at most H, which is the default.
+        merge: what an event does to the entry of its item.
 
     Returns:
         (N,) the slot each event went to, `DROPPED` where it was too old for a full history.
@@ -108,7 +113,7 @@ def fold_batch(
     held = count[row]
     slot = _find(items[:, : int(held.max(initial=0))], row, item)
     found = slot != DROPPED
-    _add(strength, time, row[found], slot[found], weight[found], at[found], half_life_ms)
+    _add(merge, strength, time, row[found], slot[found], weight[found], at[found], half_life_ms)
     if found.all():
         return slot
     new = np.flatnonzero(~found)
@@ -120,7 +125,7 @@ def fold_batch(
     row, where = row[new], slot[new]
     items[row, where], time[row, where] = item[new], at[new]
     strength[row, where] = 0.0
-    _add(strength, time, row, where, weight[new], at[new], half_life_ms)
+    _add(merge, strength, time, row, where, weight[new], at[new], half_life_ms)
     count[row] = np.maximum(held[new], where + 1)
     return slot
 
@@ -134,6 +139,7 @@ def fold_users(
     users: int,
     capacity: int,
     half_life_ms: int,
+    merge: Merge = add_events,
 ) -> Histories:
     """Fold E events in log order, all (E,), into the histories of users 0 .. `users` - 1, all empty before.
 
@@ -168,11 +174,13 @@ def fold_users(
             weight[part],
             at[part],
             half_life_ms,
+            merge=merge,
         )
     return Histories(out.items[place], out.strength[place], out.time[place], out.count[place])
 
 
 def _add(
+    merge: Merge,
     strength: Float32Array,
     time: IntArray,
     row: Index,
@@ -181,7 +189,7 @@ def _add(
     at: IntArray,
     half_life_ms: int,
 ) -> None:
-    strength[row, slot], time[row, slot] = add_events(strength[row, slot], time[row, slot], weight, at, half_life_ms)
+    strength[row, slot], time[row, slot] = merge(strength[row, slot], time[row, slot], weight, at, half_life_ms)
 
 
 def _blocks(count: int) -> Iterator[slice]:

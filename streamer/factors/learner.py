@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from schemas.layouts import ItemRow, reservoir_dtype
 from schemas.records import DAY_MS, RESERVOIR
+from streamer.factors.explicit import apply_ratings
 from streamer.factors.guard import guard
 from streamer.factors.newcomer import UserSide, fold_in
 from streamer.factors.sgd import Pairs, apply_signals
@@ -48,10 +49,13 @@ class Learned:
 
 
 class ItemLearner:
-    """See the module docstring. ``users`` None: no item is folded in; ``cap``: folded items a partition may have."""
+    """See the module docstring. ``users`` None: no item is folded in; ``cap``: folded items a partition may have.
 
-    def __init__(self, policy: Policy, users: UserSide | None, cap: int) -> None:
-        self._policy, self._users, self._cap = policy, users, cap
+    ``mean``: of explicit feedback. Rows have their bias behind the vector then, and a signal's confidence is a rating.
+    """
+
+    def __init__(self, policy: Policy, users: UserSide | None, cap: int, *, mean: float | None = None) -> None:
+        self._policy, self._users, self._cap, self._mean = policy, users, cap, mean
         self._rooted = policy.sgd_pull > 0 or policy.sgd_balance > 0
 
     def root(self, item: ItemRow, popularity: float) -> None:
@@ -174,6 +178,10 @@ class ItemLearner:
         rows, place = np.unique(row_of[chosen], return_inverse=True)
         moving = [items[row] for row in rows.tolist()]
         old = np.stack([item.vector for item in moving])
+        if self._mean is not None:
+            new, norms = self._rate(old, place, signals[chosen], self._mean)
+            self._taken(moving, new, norms, out)
+            return
         signals, gain = signals[chosen], gain[chosen] * signals["confidence"][chosen].astype(np.float64)
         if self._policy.sgd_balance:
             # Only ever less: a rare item's popularity is a small number that decays, and no measure of trust.
@@ -181,7 +189,7 @@ class ItemLearner:
             gain *= np.array(share)[place]
         paired = self._policy.sgd_objective == "bpr"
         optimiser = np.array([item.optimiser for item in moving], np.float32)
-        new, out.norms = apply_signals(
+        new, norms = apply_signals(
             old,
             place,
             np.ascontiguousarray(signals["vector"]),
@@ -191,10 +199,23 @@ class ItemLearner:
             origin=self._origins(moving),
             optimiser=optimiser,
         )
-        taken = np.isfinite(out.norms)
-        out.refused, out.norms = len(taken) - int(taken.sum()), out.norms[taken]
-        for item, vector, spent in zip(moving, new, optimiser.tolist(), strict=True):
-            item.vector, item.optimiser = vector, spent
+        self._taken(moving, new, norms, out)
+        for item, spent in zip(moving, optimiser.tolist(), strict=True):
+            item.optimiser = spent
+
+    def _rate(
+        self, old: NDArray[np.float32], place: Index, signals: NDArray[Any], mean: float
+    ) -> tuple[NDArray[np.float32], FloatArray]:
+        """SGD towards ratings."""
+        users = np.ascontiguousarray(signals["vector"])
+        return apply_ratings(old, place, users, signals["confidence"].astype(np.float64), mean, self._policy)
+
+    @staticmethod
+    def _taken(moving: Sequence[ItemRow], new: NDArray[np.float32], norms: FloatArray, out: Learned) -> None:
+        taken = np.isfinite(norms)
+        out.refused, out.norms = len(taken) - int(taken.sum()), norms[taken]
+        for item, vector in zip(moving, new, strict=True):
+            item.vector = vector
 
     def _origins(self, moving: Sequence[ItemRow]) -> NDArray[np.float32] | None:
         """What each item is pulled to; an item from before the policy asked for it stays where it is."""

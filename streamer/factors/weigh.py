@@ -116,6 +116,11 @@ def _exp2_block(ages: IntArray, half_life: float, x: FloatArray, whole: FloatArr
     out[gone] = 0.0
 
 
+def event_weights(policy: Policy) -> Mapping[str, float]:
+    """Return the weight of each event type: the policy's, or 1 each where an event's value is a rating."""
+    return policy.weights if policy.feedback == "implicit" else dict.fromkeys(policy.weights, 1.0)
+
+
 def event_weight(weights: Mapping[str, float], event_type: str, value: float) -> float:
     """Return the weight of one event: its type's weight times its value."""
     return weights[event_type] * value

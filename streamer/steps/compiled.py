@@ -46,14 +46,16 @@ def warm() -> bool:
 def compiled(items: Items, generation: Generation) -> Compiled | None:
     """The compiled path for a generation, None where it does not serve.
 
-    That is: no compiler, caps, pairs, the exact solver, or more than the long-term vector to publish
+    That is: no compiler, caps, pairs, the exact solver, ratings, or more than the long-term vector to publish
     (`factors.serving`).
     """
     policy = generation.policy
     if generation.priors is not None:
         return None
     capped = policy.cap_item_strength or policy.cap_user_events_per_day
-    if generation.solver != "cg" or capped or policy.sgd_objective == "bpr" or not available():
+    if policy.feedback == "explicit" or policy.sgd_objective == "bpr":
+        return None
+    if generation.solver != "cg" or capped or not available():
         return None
     return Compiled(items, generation)
 

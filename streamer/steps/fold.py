@@ -21,6 +21,7 @@ from schemas.layouts import Extras, UserRows
 from schemas.outcomes import Outcome, Reason
 from schemas.records import DAY_MS, POSITIVES, SUPPRESSING, Policy
 from streamer.factors import packed
+from streamer.factors.explicit import merge_of
 from streamer.factors.history import fold_batch
 from streamer.factors.weigh import strength_at
 from streamer.steps.suppress import lifts, suppress
@@ -264,15 +265,17 @@ def _drop(
 
 def _capped(columns: Columns, events: Index, users: UserRows, policy: Policy) -> npt.NDArray[np.bool_] | None:
     """Positive events beyond the policy's caps: strength of one item for one user, events of one user in one day."""
-    if not policy.cap_item_strength and not policy.cap_user_events_per_day:
+    # A newer rating replaces the older one: there is no strength that could grow beyond a cap.
+    cap_item_strength = policy.cap_item_strength if policy.feedback == "implicit" else 0.0
+    if not cap_item_strength and not policy.cap_user_events_per_day:
         return None
     user, at = columns.user[events], columns.timestamp[events]
     over = np.zeros(len(events), bool)
-    if policy.cap_item_strength:
+    if cap_item_strength:
         match = users.item[user] == columns.item[events][:, None]
         slot = match.argmax(axis=1)
         strength = strength_at(users.strength[user, slot], users.time[user, slot], at, policy.half_life_ms)
-        over |= match.any(axis=1) & (strength >= policy.cap_item_strength)
+        over |= match.any(axis=1) & (strength >= cap_item_strength)
     if policy.cap_user_events_per_day:
         today = users.head["cap_day"][user] == at // DAY_MS
         over |= today & (users.head["cap_count"][user] >= policy.cap_user_events_per_day)
@@ -321,5 +324,6 @@ def _apply(users: UserRows, columns: Columns, events: Index, policy: Policy) -> 
         at,
         policy.half_life_ms,
         rows=user,
+        merge=merge_of(policy),
     )
     head["entries"] = entries

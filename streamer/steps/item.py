@@ -2,7 +2,8 @@
 
     signals -> rows -> learn (fold in, or sgd) -> guard -> publish
 
-A signal carries the user's refreshed vector and the event's confidence. An item outside the generation is recorded
+A signal carries the user's refreshed vector and the event's confidence; of explicit feedback the vector with its bias
+behind it and the rating, and the item's bias moves with its vector. An item outside the generation is recorded
 with a bounded reservoir of its users' vectors, from which it is folded in once enough users have chosen it; until then
 it is not published. How many items a partition has folded in is a row of its own, under `FOLDED_KEY`.
 
@@ -93,7 +94,7 @@ class ItemStep:
         policy = manifest.policy
         self.founding, self._horizon = founding, horizon
         self._items, self._topics = items, topics
-        self._dimension = manifest.dimension
+        self._dimension = manifest.width
         self._generation = generation_id(manifest.model_version) if generation is None else generation
         self._publisher = Publisher(
             "item", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
@@ -101,10 +102,10 @@ class ItemStep:
         # Each partition has its share of the cap, so that no owner need know of another.
         share = -(-policy.new_items_cap // len(items.epochs))
         self._users = user_side(manifest)
-        self._learner = ItemLearner(policy, self._users, share)
+        self._learner = ItemLearner(policy, self._users, share, mean=manifest.global_mean)
         self._pair, self._balanced = policy.sgd_objective == "bpr", policy.sgd_balance > 0
         form = PAIR_FORMAT if self._pair else FORMAT
-        self._begin = bytes((form, SIGNAL)) + manifest.dimension.to_bytes(2, "little")
+        self._begin = bytes((form, SIGNAL)) + manifest.width.to_bytes(2, "little")
 
     def read(self, records: Sequence[Any], partition: int) -> ItemBatch:
         """Signals as columns; those of another size, form or generation are counted and left out."""

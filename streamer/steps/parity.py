@@ -2,8 +2,9 @@
 
     |x - x_fresh| / |x_fresh|
 
-x is the row's vector, x_fresh the float64 Cholesky solve over the same row's history against the item vectors that the
-worker has in memory: those that the row was solved with, since both happen within one batch.
+x is the row's vector, with its bias if it has one, x_fresh the float64 Cholesky solve over the same row's history
+against the item vectors that the worker has in memory: those that the row was solved with, since both happen within
+one batch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.layouts import decode_user_rows
+from streamer.factors.explicit import solve_users, weights_now
 from streamer.factors.guard import guard
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.weigh import confidence_now
@@ -28,12 +30,16 @@ def parity_error(row: bytes, items: Items, generation: Generation) -> float | No
     index = items.space.lookup(rows.item[0, :entries])
     if not (index >= 0).any():
         return relative_error(rows.vector[0], generation.average)
-    used = np.ones(entries, bool)
-    confidence = confidence_now(rows.strength[0, :entries], rows.time[0, :entries], used, policy)
-    try:
-        solved = solve_cholesky(items.space, index, confidence, policy.rhs)
-    except (ValueError, np.linalg.LinAlgError):
-        return None
+    used, strength, time = np.ones(entries, bool), rows.strength[0, :entries], rows.time[0, :entries]
+    if generation.mean is not None:
+        rating, weight = strength.astype(np.float64)[None], weights_now(time, used, policy)[None]
+        [solved], _ = solve_users(items.space.vectors, index[None], rating, weight, generation.mean, policy)
+    else:
+        confidence = confidence_now(strength, time, used, policy)
+        try:
+            solved = solve_cholesky(items.space, index, confidence, policy.rhs)
+        except (ValueError, np.linalg.LinAlgError):
+            return None
     checked = guard(solved[None, :], policy.norm_cap)
     # Without a finite solution the last good vector stays, and `nonfinite_total` says so.
     return relative_error(rows.vector[0], checked.vectors[0]) if checked.finite[0] else None

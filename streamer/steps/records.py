@@ -58,10 +58,15 @@ class Publisher:
     ) -> list[Outgoing]:
         """One record a key.
 
-        vectors: (n, k); extras: JSON fields to append, each starting with a comma, or empty;
+        vectors: (n, k), or (n, k + 1) where a bias stands behind each, which becomes a field of its own;
+        extras: JSON fields to append, each starting with a comma, or empty;
         offsets: ``topic/partition/offset`` of the newest event in it; trace: position -> traceparent.
         """
         raw = self.encoding == "f32le"
+        if vectors.shape[1] > self.dimension:
+            biases = _texts(vectors[:, self.dimension :])
+            extras = [b'%b,"bias":%b' % both for both in zip(extras, biases, strict=True)]
+            vectors = vectors[:, : self.dimension]
         fixed = self._fixed()
         text = self._template(epochs, raw)
         out: list[Outgoing] = []

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from schemas.layouts import RowShape, UserRows, decode_user_rows, encode_user_rows
 from schemas.outcomes import Outcome, Reason
 from schemas.records import Policy
+from streamer.factors.explicit import solve_users, weights_now
 from streamer.factors.guard import guard
 from streamer.factors.serving import Past, Priors, Served, serve
 from streamer.factors.solve import solve_batch, solve_cholesky
@@ -63,7 +64,8 @@ class Refreshed:
 class Generation:
     """What refreshing needs to know of the generation served, and how to solve.
 
-    priors: None where the vectors are published as they are.
+    priors: None where the vectors are published as they are; mean: the ratings' mean of explicit feedback, whose rows
+    hold k + 1 numbers, the bias behind the vector.
     """
 
     policy: Policy
@@ -73,6 +75,7 @@ class Generation:
     solver: Literal["cg", "cholesky"]
     tolerance: float
     priors: Priors | None = None
+    mean: float | None = None
 
 
 def refresh(
@@ -114,15 +117,24 @@ def refresh(
 
 
 def solve_rows(users: UserRows, touched: Index, items: Items, generation: Generation, facts: dict[str, float]) -> Past:
-    """Re-solve the touched users from their whole history; returns it as it was solved."""
+    """Re-solve the touched users from their whole history; returns it as it was solved.
+
+    The confidences of explicit feedback are the ratings.
+    """
     policy, head = generation.policy, users.head
     width = max(int(head["entries"][touched].max()), 1)
     index = items.space.lookup(users.item[touched, :width])
     used = np.arange(width) < head["entries"][touched][:, None]
-    confidence = confidence_now(users.strength[touched, :width], users.time[touched, :width], used, policy)
+    strength, time = users.strength[touched, :width], users.time[touched, :width]
     same = head["generation"][touched] == generation.number
-    start = np.where(same[:, None], users.vector[touched], np.float32(0))
-    vectors, empty = _vectors(index, confidence, start, items, generation, facts)
+    if generation.mean is not None:
+        confidence = strength.astype(np.float64)
+        weight = weights_now(time, used, policy)
+        vectors, empty = solve_users(items.space.vectors, index, confidence, weight, generation.mean, policy)
+    else:
+        confidence = confidence_now(strength, time, used, policy)
+        start = np.where(same[:, None], users.vector[touched], np.float32(0))
+        vectors, empty = _vectors(index, confidence, start, items, generation, facts)
     checked = guard(vectors, policy.norm_cap)
     # A vector that is not finite never leaves: the last good one stays, or the average user stands in.
     held = (same & (head["version"][touched] > 0))[:, None]
@@ -187,7 +199,7 @@ def _exact(items: Items, index: npt.NDArray[np.int32], confidence: FloatArray, r
 def _weights(
     columns: Columns, users: UserRows, folded: Folded, confidence: FloatArray, policy: Policy
 ) -> tuple[FloatArray, Index]:
-    """Of each applied event its item's confidence, and its user's position among the touched."""
+    """Of each applied event its item's confidence, or rating, and its user's position among the touched."""
     applied = folded.applied
     if not len(applied):
         return np.zeros(0), np.zeros(0, np.intp)
@@ -197,7 +209,8 @@ def _weights(
     match = users.item[user, : confidence.shape[1]] == columns.item[applied][:, None]
     slot = match.argmax(axis=1)
     # An entry that the same batch evicted again has no slot left: its event weighs as a lone one.
-    alone = confidence_array(columns.weight[applied], policy)
+    weight = columns.weight[applied]
+    alone = confidence_array(weight, policy) if policy.feedback == "implicit" else weight
     return np.where(match.any(axis=1), confidence[row[user], slot], alone), row[user]
 
 

@@ -28,6 +28,7 @@ from streamer.events.verdicts import Filtered, Rejected
 from streamer.factors.kernel.rules import N_NEWEST
 from streamer.factors.packed import pack
 from streamer.factors.serving import priors_in
+from streamer.factors.weigh import event_weights
 from streamer.steps.compiled import compiled
 from streamer.steps.effects import Effects, Outgoing
 from streamer.steps.encoder import Encoder
@@ -109,19 +110,22 @@ class UserStep:
         self._cut_offsets = {int(number): offset for number, offset in manifest.cut_offsets.items()}
         self._audit, self._told = audit, told or {}
         self._policy, self._items, self._topics, self._reader = policy, items, topics, reader
+        self._weights = event_weights(policy)
         self._generation = Generation(
             policy,
-            RowShape(manifest.dimension, policy.history_capacity, policy.keys_capacity, len(items.epochs)),
+            RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(items.epochs)),
             generation_id(manifest.model_version) if generation is None else generation,
-            np.array(manifest.average_user, np.float32),
+            np.array(manifest.average_row, np.float32),
             solver,
             tolerance,
             priors_in(manifest),
+            manifest.global_mean,
         )
         self._publisher = Publisher(
             "user", source, manifest.model_version, manifest.dimension, manifest.training_data_end, encoding
         )
-        self._sampler = Sampler(sample, manifest.model_version, items, self._generation) if sample else None
+        judged = sample > 0 and policy.feedback == "implicit"  # ratings are not ranked
+        self._sampler = Sampler(sample, manifest.model_version, items, self._generation) if judged else None
         # Compiles where that has not been done before: here, and never while a batch waits.
         self._compiled = compiled(items, self._generation)
         self._encoder: Encoder | None = None
@@ -134,7 +138,7 @@ class UserStep:
     def read(self, records: Sequence[Any], partition: int) -> UserBatch:
         """Decode and judge each record; good events become columns, the rest is done with here."""
         batch = UserBatch(partition, records)
-        read, item_of, weights, kind_of = self._reader.read, self._items.of, self._policy.weights, KIND_OF
+        read, item_of, weights, kind_of = self._reader.read, self._items.of, self._weights, KIND_OF
         users: dict[bytes, int] = {}
         append, append_id = batch.events.rows.append, batch.events.item_ids.append
         segment_key = self._policy.segment_key

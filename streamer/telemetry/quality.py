@@ -76,7 +76,9 @@ class Quality:
         self._thread = threading.Thread(target=self._live, name="quality", daemon=True)
 
     def serve(self, manifest: Manifest, items: Items) -> None:
-        """Judge a generation from now on, beside those there are, and watch it for drift."""
+        """Judge a generation from now on, beside those there are, and watch it for drift; ratings are not judged."""
+        if not _ranked(manifest):
+            return
         settings = self._settings
         bounds = Bounds(settings.window, settings.psi_bound, settings.patience, settings.false_alarms)
         self._judges[manifest.model_version] = Judge(manifest, items)
@@ -85,7 +87,8 @@ class Quality:
 
     def judge_too(self, manifest: Manifest, items: Items) -> None:
         """Judge one more generation, without watching it for drift."""
-        self._judges[manifest.model_version] = Judge(manifest, items)
+        if _ranked(manifest):
+            self._judges[manifest.model_version] = Judge(manifest, items)
 
     def retire(self, model_version: str) -> None:
         """Judge a generation no more; what was counted of it stays."""
@@ -186,3 +189,11 @@ class Quality:
         self._asked[feature] = self._clock()
         named = cast(Literal["event_types", "item_popularity", "scores", "loss"], feature)
         self.ask(Retrain("retrain", model_version, time.time_ns() // 1_000_000, named, value))
+
+
+def _ranked(manifest: Manifest) -> bool:
+    """Can a generation be judged? Ratings are not ranked: that is said once."""
+    if manifest.policy.feedback == "implicit":
+        return True
+    log.info("not_judged", model_version=manifest.model_version, feedback=manifest.policy.feedback)
+    return False

@@ -28,6 +28,13 @@ def test_spark_refuses_what_it_would_ignore(tmp_path: Path) -> None:
         assert words in str(said.value)
 
 
+@pytest.mark.parametrize(("key", "value"), [("POLICY__FEEDBACK", "explicit"), ("BOOTSTRAP__OBJECTIVE", "bpr")])
+def test_spark_knows_implicit_als_alone(key: str, value: str, tmp_path: Path) -> None:
+    """Ratings with biases and pairs are the native engine's."""
+    with pytest.raises(ConfigError, match=f"= {value}: "):
+        expect_usable(Engine.SPARK, settings_of(tmp_path, **{f"FACTORS_{key}": value}), warm_start=False)
+
+
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is missing, and how it is installed."""
     monkeypatch.setattr(session, "find_spec", lambda name: None if name == "pyspark" else object())

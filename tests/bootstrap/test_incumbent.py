@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from bootstrap import incumbent as comparing
+from bootstrap.bpr import Ranking
 from bootstrap.columns import columns_of
 from bootstrap.content import catalogue_of
+from bootstrap.engine import Engine
 from bootstrap.fit import examine, fit
 from bootstrap.incumbent import Incumbent, beside
 from tests.bootstrap.small import KEY, changed, quiet, recipe
@@ -102,6 +104,19 @@ def test_each_folds_by_its_own_policy(made: Made) -> None:
     assert examined is not None
     assert found["active_recall"] == pytest.approx(examined.metrics["recall"], abs=1e-3)
     assert found["active_recall"] != pytest.approx(found["beside_active_recall"], abs=1e-3)
+
+
+def test_a_recipe_of_pairs_is_trained_again_as_one(made: Made) -> None:
+    """The active model's own objective and rates, by the engine that has them."""
+    said = {"rate": 0.07, "decay": 0.9, "reg_users": 0.02, "reg_items": 0.03, "negative_popularity": 0.5}
+    manifest = msgspec.structs.replace(
+        made.manifest, algorithm="implicit-bpr", hyperparameters=made.manifest.hyperparameters | said
+    )
+    spark = replace(recipe(changed()), engine=Engine.SPARK)
+    its = comparing._recipe_of(manifest, spark)
+    assert (its.objective, its.engine, its.ranking) == ("bpr", Engine.NATIVE, Ranking(**said))
+    its = comparing._recipe_of(made.manifest, replace(spark, objective="bpr", engine=Engine.NATIVE))
+    assert its.objective == "als"
 
 
 def test_what_cannot_be_compared_says_why(made: Made, tmp_path: Any) -> None:

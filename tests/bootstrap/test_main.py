@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from bootstrap.__main__ import app, main
 from bootstrap.artifact import open_artifact
 from ops.data import synthetic, write_ndjson
+from tests.bootstrap.planted import EXPLICIT, planted
 from tests.bootstrap.small import SHAPE
 
 if TYPE_CHECKING:
@@ -99,6 +100,25 @@ def test_evaluate_writes_a_report(
     code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(recent), "--report", "/nowhere/at/all.html")
     assert code == 4
     assert "cannot be written" in err
+
+
+def test_ratings_have_a_table_of_errors_and_no_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error beside that of biases alone, held to its gate; a page of rankings is refused."""
+    for name, value in EXPLICIT.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "ratings.ndjson"
+    path.write_bytes(b"\n".join(map(orjson.dumps, planted(time.time_ns() // 1_000_000))))
+    code, out, _ = run(capsys, monkeypatch, "evaluate", "--events", str(path))
+    assert code == 0
+    assert "RMSE" in out
+    assert "passed rmse" in out
+    page = tmp_path / "report.html"
+    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(path), "--report", str(page))
+    assert code == 4
+    assert "ratings have none" in err
+    assert not page.exists()
 
 
 def test_a_model_below_its_parent_ends_with_1(

@@ -254,10 +254,10 @@ def _load_slowly(_: Strike) -> None:
     """A generation that is announced while the worker runs takes seconds to load."""
     original = Loader.load
 
-    async def load(self: Any, active: Any, *progress: Any) -> Any:
-        if not progress:
+    async def load(self: Any, active: Any, *progress: Any, before: Any = None) -> Any:
+        if before is not None:
             await asyncio.sleep(4.0)
-        return await original(self, active, *progress)
+        return await original(self, active, *progress, before=before)
 
     _replace(Loader, "load", load)
 

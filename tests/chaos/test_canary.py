@@ -65,9 +65,7 @@ def _sent_until_judged(world: World, first: str) -> None:
 
 def test_one_that_is_as_good_becomes_everybodys(make_world: MakeWorld) -> None:
     """Users of both models meanwhile; then all of the new one, and every item heard of every event once."""
-    world = make_world(
-        model="bootstrap", role="all", environment=EVERYTHING | {"FACTORS_CANARY__MAX_NORM_RATIO": "1e6"}
-    )
+    world = make_world(model="bootstrap", role="all", lag_ms=200, environment=EVERYTHING | NO_BOUND)
     first, second = tried(world)
     world.send(60)
     world.wait_caught_up()

@@ -159,3 +159,14 @@ def test_command_writes_three_files(tmp_path: Path) -> None:
     last = (tmp_path / "after.ndjson").read_bytes().splitlines()[-1]
     assert orjson.loads(last)["timestamp"] == 1_795_219_200_000
     assert CliRunner().invoke(app, ["--out", str(tmp_path), "--end", "yesterday"]).exit_code == 4
+
+
+def test_ratings_are_the_values_of_events() -> None:
+    """All of them, where the likes are only the best; in time order."""
+    lines = [["1", "2", "5.0", "10"], ["1", "3", "2.0", "5"]]
+    events = movielens._events(lines, least=0.0, kind="watch_complete", with_value=True)
+    assert [(one["item_id"], one["event_type"], one["value"]) for one in events] == [
+        ("film-3", "watch_complete", 2.0),
+        ("film-2", "watch_complete", 5.0),
+    ]
+    assert [(one["item_id"], "value" in one) for one in movielens._events(lines)] == [("film-2", False)]

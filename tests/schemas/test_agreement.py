@@ -70,7 +70,7 @@ def test_file_and_record_accept_the_same(name: str, data: st.DataObject) -> None
     except msgspec.ValidationError as error:
         problem = str(error)
     # JSON Schema cannot say that an array is as long as another field states.
-    assume("where dimension is" not in problem)
+    assume("where dimension is" not in problem and "where a triangle has" not in problem)
     assert Draft202012Validator(load(name)).is_valid(value) == (not problem), problem
 
 

@@ -34,6 +34,13 @@ def test_defaults_are_the_contracts() -> None:
         ({"ridge": math.inf}, ["policy.ridge: must be a finite number > 0, got inf"]),
         ({"alpha": math.nan}, ["policy.alpha: must be a finite number >= 0, got nan"]),
         ({"ridge": "10"}, ["policy.ridge: must be a finite number > 0, got '10'"]),
+        (
+            {"feedback": "explicit", "sgd_step": "adagrad", "segment_key": "app"},
+            [
+                "policy.sgd_step: must be constant where policy.feedback is explicit, got 'adagrad'",
+                "policy.segment_key: must be '' where policy.feedback is explicit, got 'app'",
+            ],
+        ),
         ({"rhs": "c+1"}, ["policy.rhs: must be one of c, c-1, got 'c+1'"]),
         ({"confidence": None}, ["policy.confidence: must be one of log, linear, raw, got None"]),
         (

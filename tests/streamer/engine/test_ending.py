@@ -66,7 +66,7 @@ async def test_a_stray_cancellation_does_not_end_a_partition() -> None:
     """It opens anew; its own release still ends it."""
     observer: Any = SimpleNamespace(state=lambda *_: None)
     nobody: Any = None
-    role: Any = SimpleNamespace(name="users", max_batch_events=1)
+    role: Any = SimpleNamespace(name="users", max_batch_events=1, step=None)
     partition = _Strayed(TopicPartition("t", 0), role, nobody, observer, nobody)
     partition.open()
     assert partition._task is not None

@@ -65,6 +65,18 @@ def sample(*wanted: int, kind: str = "click", model_version: str = "m1") -> Samp
     return Sampled(model_version, index, [kind] * len(index), index, trials)
 
 
+def test_ratings_are_not_judged_and_that_is_said_once(clock: Clock) -> None:
+    """One line; their samples, if any, count as not judged."""
+    policy = Policy(feedback="explicit")
+    about = msgspec.structs.replace(manifest(POLICY), policy=policy, global_mean=3.0, average_bias=0.0)
+    judged = Quality(QualitySettings(cpu=1.0), Metrics(), clock)
+    with capture_logs() as lines:
+        judged.serve(about, items(policy))
+    judged.take(sample(1, 2))
+    assert [line["event"] for line in lines] == ["not_judged"]
+    assert judged.prequential.report() == {}
+
+
 def test_metrics_of_what_was_judged(clock: Clock) -> None:
     """Recall, NDCG, how many, by users; the report counts hits by generation."""
     judged = quality(clock, k=1)
