@@ -4,7 +4,7 @@ A broker, the product's own bootstrap on the first half of MovieLens-100K, one w
 half: before an event is sent, all items of the model that its user has not had are ranked with the newest committed
 vectors, as any consumer reads them. Beside it the offline simulation of the same events (`bootstrap/evaluate.py`).
 
-With items standing still (``policy.sgd_rate`` 0, unless --items-move) both must find the same: the bench fails if a
+With items standing still and none coming in (unless --items-move) both must find the same: the bench fails if a
 rank differs by more than rounding explains. With items that move, the offline column still has them standing still.
 """
 
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     changes = {"bootstrap.seed": str(chosen.seed)}
     if not chosen.items_move:
-        changes["policy.sgd_rate"] = "0"
+        changes |= {"policy.sgd_rate": "0", "policy.new_items_cap": "0"}
     changes |= dict(text.split("=", 1) for text in chosen.set)
     environment = variables(changes) | {CONFIG_VARIABLE: str(chosen.config.resolve())}
     folder = ROOT / ".cache" / "bench" / uuid4().hex[:8]

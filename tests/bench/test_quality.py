@@ -19,6 +19,7 @@ from tests.conftest import MakeTopic
 SHAPE = synthetic.Shape(users=40, items=60, events=800, factors=4, sharpness=6.0)
 CHANGES = {
     "policy.sgd_rate": "0",
+    "policy.new_items_cap": "0",
     "policy.rhs": "c-1",
     "policy.recency_entries": "4",
     "bootstrap.dimension": "8",
