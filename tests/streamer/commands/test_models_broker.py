@@ -27,10 +27,14 @@ def _clicks(user: str, *items: str, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def _active(settings: Settings) -> Control | None:
+def _standing(settings: Settings, key: str) -> Control | None:
     with consuming(settings) as consumer:
-        record = newest_of(consumer, settings.topic("control"), "active")
-    return None if record is None else msgspec.json.decode(record.value, type=Control)
+        record = newest_of(consumer, settings.topic("control"), key)
+    return None if record is None or record.value is None else msgspec.json.decode(record.value, type=Control)
+
+
+def _active(settings: Settings) -> Control | None:
+    return _standing(settings, "active")
 
 
 def test_activate_and_roll_back(connected: Commands, settings: Settings) -> None:
@@ -68,6 +72,31 @@ def test_activate_and_roll_back(connected: Commands, settings: Settings) -> None
     result = connected("models", "rollback")
     assert result.code == 1
     assert "m1 has no parent" in result.err
+
+
+def test_a_canary_begins_and_ends(connected: Commands, settings: Settings) -> None:
+    """Beside the active one, with a topic and a number of its own; activating it, or any other, ends the trial."""
+    Stage(settings).activate()
+    child = Stage(settings, model_version="m2", parent_version="m1")
+    result = connected("models", "canary", "m1")
+    assert (result.code, "m1 is active already" in result.err) == (1, True)
+    result = connected("models", "canary", "m3")
+    assert (result.code, "published are: m1, m2" in result.err) == (1, True)
+    assert connected("models", "canary").code == 2
+    _make(settings, own := f"{settings.topic('item-factors')}.m2")
+    child.publish_items(1, seed=1, topic=own)
+    assert connected("models", "canary", "m2", "--fraction", "0.25", "--json").json()["fraction"] == 0.25
+    command = _standing(settings, "canary")
+    assert command is not None
+    assert (command.command, command.model_version, command.fraction, command.item_topic) == ("canary", "m2", 0.25, own)
+    active = _active(settings)
+    assert active is not None
+    assert active.model_version == "m1"
+    assert connected("models", "canary", "--end").code == 0
+    assert _standing(settings, "canary") is None
+    connected("models", "canary", "m2")
+    assert connected("models", "activate", "m2").code == 0
+    assert _standing(settings, "canary") is None
 
 
 def _make(settings: Settings, topic: str) -> None:
