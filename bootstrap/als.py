@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from bootstrap.model import gramian
+from streamer.factors.gram import gramian
 from streamer.factors.ridge import Ridge
 
 if TYPE_CHECKING:

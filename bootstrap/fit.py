@@ -21,13 +21,14 @@ from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summar
 from bootstrap.explicit import Ridges
 from bootstrap.fold import fold
 from bootstrap.matrix import build, weights_of, widened
-from bootstrap.model import Model, begin, gramian
+from bootstrap.model import Model, begin
 from bootstrap.online import foretell as foretell_online
 from bootstrap.priors import priors_for
 from bootstrap.unwanted import unwanted
 from bootstrap.users import solve_users, space_of
 from bootstrap.windows import Part, Segments, by_segment, windows, worst
 from streamer.errors import CheckFailed
+from streamer.factors.gram import gramian
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,7 +23,6 @@ from bootstrap.descent import Descent
 from bootstrap.engine import Engine
 from bootstrap.explicit import Ridges
 from bootstrap.fit import Recipe, fit
-from bootstrap.model import gramian
 from bootstrap.quality import Vectors, held, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
@@ -33,6 +32,7 @@ from schemas.records import Artifact, CatalogueEntry, Manifest
 from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import ITEM_KEY_BYTES
 from streamer.events.read import Reader
+from streamer.factors.gram import gramian
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

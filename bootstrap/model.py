@@ -115,15 +115,6 @@ class Model:
     weights: F64 | None = None
 
 
-def gramian(vectors: F32, weights: F64 | None = None) -> F64:
-    """V'V, or V' diag(w) V, in float64, in blocks. vectors: (n, k); weights: (n,)."""
-    out = np.zeros((vectors.shape[1], vectors.shape[1]))
-    for start in range(0, len(vectors), 8192):
-        block = vectors[start : start + 8192].astype(np.float64)
-        out += block.T @ block if weights is None else (block.T * weights[start : start + 8192]) @ block
-    return out
-
-
 def begin(item_ids: list[str], start: Mapping[str, F32], width: int) -> F32:
     """Where training begins (items, width) with another generation's vectors; not a number where it has none."""
     began = np.full((len(item_ids), width), np.nan, np.float32)

@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, Columns
 from bootstrap.evaluate import LIMIT
-from bootstrap.model import gramian
 from bootstrap.users import space_of
 from schemas.layouts import ItemRow, signal_dtype
 from streamer.factors.draw import NOTHING, draw
+from streamer.factors.gram import gramian
 from streamer.factors.guard import guard
 from streamer.factors.history import DROPPED, fold_event
 from streamer.factors.learner import ItemLearner

@@ -23,10 +23,11 @@ from bootstrap.evaluate import split
 from bootstrap.explicit import Ratings, biases_only, fit_als
 from bootstrap.fold import fold
 from bootstrap.matrix import newer_of, newest_entry, placed
-from bootstrap.model import Model, begin, gramian
+from bootstrap.model import Model, begin
 from streamer.errors import CheckFailed
 from streamer.factors.coldstart import average_user
 from streamer.factors.explicit import replace_ratings, solve_ratings, solve_users, weights_now
+from streamer.factors.gram import gramian
 from streamer.factors.guard import guard
 from streamer.factors.history import Histories, fold_batch
 from streamer.factors.weigh import decay_array

@@ -53,14 +53,11 @@ class Server:
         item, time = rows.item[:, :width], rows.time[:, :width]
         index = np.where(used, self._space.lookup(item), np.int32(-1))
         confidence = confidence_now(rows.strength[:, :width], time, used, self._policy)
-        segment = np.zeros(len(rows), np.uint64)
-        for user, extras in rows.extras.items():
-            segment[user] = extras.segment
         return serve(
             Past(item, time, used, index, confidence),
             rows.vector,
             rows.head["events"].astype(np.int64),
-            segment,
+            rows.segments(range(len(rows))),
             self._policy,
             self._priors,
             self._solve,

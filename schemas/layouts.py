@@ -195,6 +195,11 @@ class UserRows:
     def __len__(self) -> int:
         return len(self.head)
 
+    def segments(self, which: Sequence[int]) -> npt.NDArray[np.uint64]:
+        """The segment's hash of each of the users ``which``, 0 for none."""
+        extras = self.extras
+        return np.array([extras[user].segment if user in extras else 0 for user in which], np.uint64)
+
 
 def generation_of(row: bytes) -> int:
     """The generation of a user row or an item row, which both have in the same place."""

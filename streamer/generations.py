@@ -58,7 +58,7 @@ class Generations:
         self._look(active.generation)
         self._served = await self._load(active)
         self._trial = await self._loaded(self._models.trial())
-        self._tell(self._served)
+        self._tell(None)
         return self._served
 
     def steps(self) -> dict[str, Step]:
@@ -153,13 +153,13 @@ class Generations:
         """Have metrics and health say what is served by now."""
         serving, trial = self._served, self._trial
         assert serving is not None
-        if before is None or before is not serving or not self._before:
+        if before is not serving:
             self._telemetry.model(serving.active.manifest, serving.items, serving.lag)
         if trial is None:
             self._telemetry.tries(serving.version, None, None, 0.0)
         else:
             self._telemetry.tries(serving.version, trial.active.manifest, trial.items, trial.active.fraction)
-        self._before = self._telemetry.judged() or {serving.version: (0, 0)}
+        self._before = self._telemetry.judged()
 
     # --- what nobody serves any more ----------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.layouts import RowShape
-from schemas.records import Manifest
+from schemas.records import INT64_MAX, Manifest
 from streamer.engine.follow import Follower
 from streamer.engine.lanes import Lane
 from streamer.engine.models import ActiveModel
@@ -29,7 +29,6 @@ from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
 from streamer.telemetry.pace import Pace
 
-_NEVER = 2**63 - 1
 _AUDITS_A_SECOND = 4.0  # published vectors compared with an exact solve: 0.1 ms each
 
 
@@ -176,7 +175,7 @@ class Loader:
         if trial is None:
             return step
         # The items of what is tried stand still: they hear of its users when it serves everybody.
-        nobody = {serving.generation: _NEVER}
+        nobody = {serving.generation: INT64_MAX}
         return CanaryStep(step, self._user_step(trial, known, nobody), trial.active.fraction)
 
     def _user_step(self, serving: Serving, known: Mapping[int, Manifest], told: Mapping[int, int]) -> UserStep:

@@ -177,9 +177,8 @@ def fresh_vector(rows: UserRows, at: int, manifest: Manifest, items: Any) -> npt
     if priors is None:
         return vector.reshape(-1)
     past = Past(history.item[None, :], history.time[None, :], np.ones(index.shape, bool), index, confidence)
-    segment = np.array([rows.extras[at].segment if at in rows.extras else 0], np.uint64)
     events = rows.head["events"][at : at + 1].astype(np.int64)
-    return serve(past, vector, events, segment, manifest.policy, priors, solve).vectors.reshape(-1)
+    return serve(past, vector, events, rows.segments([at]), manifest.policy, priors, solve).vectors.reshape(-1)
 
 
 def _say(found: Audit, report: dict[str, Any]) -> None:

@@ -79,13 +79,7 @@ def explain_scores(
     q = np.where(known, confidence if policy.rhs == "c" else confidence - 1.0, 0.0)
     # Column i is what entry i puts into the vector.
     shares = np.linalg.solve(system, (rows * q[:, None]).T)
-    vector = shares.sum(axis=1)
-    scores = vectors @ vector
-    candidates = scores.copy()
-    candidates[index[known]] = -np.inf
-    best = np.argsort(-candidates, kind="stable")[:top]
-    best = best[np.isfinite(candidates[best])]
-    return Explanation((vectors[best] @ shares).T, best, scores[best], vector)
+    return _explained(vectors, shares, 0.0, index[known], top)
 
 
 def explain_ratings(
@@ -102,10 +96,21 @@ def explain_ratings(
     ridge[-1] = policy.ridge_bias
     rest = np.where(known, rating - mean - bias[index], 0.0)
     shares = np.linalg.solve(weighted.T @ rows + np.diag(ridge), (weighted * rest[:, None]).T)
+    return _explained(vectors, shares, mean + bias, index[known], top)
+
+
+def _explained(
+    vectors: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    offset: npt.NDArray[np.float64] | float,
+    had: npt.NDArray[np.int32],
+    top: int,
+) -> Explanation:
+    """The best items that the user has not had, by offset + vectors (m, k) @ the sum of the shares (k, n)."""
     vector = shares.sum(axis=1)
-    scores = mean + bias + vectors @ vector
+    scores = offset + vectors @ vector
     candidates = scores.copy()
-    candidates[index[known]] = -np.inf
+    candidates[had] = -np.inf
     best = np.argsort(-candidates, kind="stable")[:top]
     best = best[np.isfinite(candidates[best])]
     return Explanation((vectors[best] @ shares).T, best, scores[best], vector)

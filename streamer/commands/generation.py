@@ -15,7 +15,7 @@ from schemas.layouts import MARKER_KEY, LayoutError, RowShape, UserRows, decode_
 from schemas.records import CatalogueEntry, Control, Manifest
 from streamer.commands.cluster import newest_of, places_of, read_to_end
 from streamer.errors import BrokerError, CheckFailed, DataError
-from streamer.events.hashes import generation_id
+from streamer.events.activation import number_of
 from streamer.factors.explicit import weights_now
 from streamer.factors.ridge import ridge_in
 from streamer.factors.weigh import confidence_now, strength_at
@@ -50,9 +50,7 @@ class Generations:
     def number(self) -> int:
         """What rows and signals of the active generation are stamped with."""
         assert self.active is not None
-        if self.active.generation is None:
-            return generation_id(self.active.model_version)
-        return int(self.active.generation, 16)
+        return number_of(self.active)
 
 
 def generations(consumer: KafkaConsumer, settings: Settings) -> Generations:

@@ -13,6 +13,7 @@ import structlog
 from schemas.commands import ACTIVATION_KEY, ACTIVE_KEY, CANARY_KEY
 from schemas.records import Control, Manifest
 from streamer.engine.follow import Follower
+from streamer.events.activation import number_of
 from streamer.events.hashes import generation_id
 
 log = structlog.get_logger(__name__)
@@ -78,12 +79,12 @@ class Models:
         if command is None or manifest is None:
             return None
         fraction = 1.0 if command.fraction is None else command.fraction
-        return ActiveModel(manifest, command.item_topic, _number(command), command.at, fraction)
+        return ActiveModel(manifest, command.item_topic, number_of(command), command.at, fraction)
 
     def tried_since(self, at: int) -> dict[int, int]:
         """What was tried since a time (ms): the number of each trial, and when it began."""
         tried = (one for one in self._activations.values() if one.command == "canary" and one.at >= at)
-        return {_number(command): command.at for command in tried}
+        return {number_of(command): command.at for command in tried}
 
     def generations(self) -> dict[int, Manifest]:
         """What every generation that rows and signals may be stamped with was made of."""
@@ -125,9 +126,5 @@ class Models:
             elif key == CANARY_KEY:
                 self._canary = command
             elif command is not None:
-                self._activations[_number(command)] = command
+                self._activations[number_of(command)] = command
         self._changed.set()
-
-
-def _number(command: Control) -> int:
-    return generation_id(command.model_version) if command.generation is None else int(command.generation, 16)

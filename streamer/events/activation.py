@@ -6,7 +6,7 @@ import msgspec
 
 from schemas.commands import ACTIVATION_KEY, ACTIVE_KEY, CANARY_KEY
 from schemas.records import Control
-from streamer.events.hashes import activation_id
+from streamer.events.hashes import activation_id, generation_id
 
 _TRIED = 0x5A5A_5A5A_5A5A_5A5A  # an activation in the same millisecond is another generation
 
@@ -37,3 +37,8 @@ def canary(model_version: str, at: int, item_topic: str, fraction: float) -> Rec
 def end_of_canary() -> Records:
     """Serve everybody with the active generation again."""
     return [(CANARY_KEY, None)]
+
+
+def number_of(command: Control) -> int:
+    """What rows and signals of an activation, or a trial, are stamped with."""
+    return generation_id(command.model_version) if command.generation is None else int(command.generation, 16)

@@ -101,10 +101,10 @@ def merged(one: Effects, other: Effects) -> Effects:
         changelog=[*one.changelog, *other.changelog],
         memory=[*one.memory, *other.memory],
         outcomes=one.outcomes + other.outcomes,
-        facts=_merged_facts(one.facts, other.facts),
         sampled=[*one.sampled, *other.sampled],
     )
     for effects in (one, other):
+        out.add_facts(effects.facts)
         for target, sends in effects.sends.items():
             out.sends.setdefault(target, []).extend(sends)
         for target, encoded in effects.encoded.items():
@@ -112,12 +112,3 @@ def merged(one: Effects, other: Effects) -> Effects:
     norms = [effects.norms for effects in (one, other) if effects.norms is not None]
     out.norms = np.concatenate(norms) if norms else None
     return out
-
-
-_HIGHEST = frozenset({"solve_residual", "solve_iterations", "top_item", "parity_error"})
-
-
-def _merged_facts(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    names = one.keys() | other.keys()
-    pairs = {name: (one.get(name, 0.0), other.get(name, 0.0)) for name in sorted(names)}
-    return {name: max(pair) if name in _HIGHEST else sum(pair) for name, pair in pairs.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,10 @@ Outgoing = tuple[bytes | None, bytes | None, int | None, Headers]
 
 Target = tuple[str, int]
 """Topic and partition."""
+
+
+_HIGHEST = frozenset({"solve_residual", "solve_iterations", "top_item", "parity_error"})
+"""Facts of which a batch has the highest, not the sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,12 @@ class Effects:
     facts: dict[str, float] = field(default_factory=dict)
     norms: npt.NDArray[np.floating[Any]] | None = None
     sampled: list[Sampled] = field(default_factory=list)
+
+    def add_facts(self, more: Mapping[str, float]) -> None:
+        """Facts of further users of the same batch: counts add up, of a few the highest counts."""
+        for name, fact in more.items():
+            held = self.facts.get(name, 0.0)
+            self.facts[name] = max(held, fact) if name in _HIGHEST else held + fact
 
     def send(self, target: Target, record: Outgoing) -> None:
         """Add one record for a target."""

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.records import Manifest, Reference
+from streamer.factors.gram import gramian
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.space import ItemSpace
 from streamer.factors.weigh import confidence_now
@@ -52,16 +53,12 @@ class FrozenItems:
 
     def __init__(self, space: ItemSpace) -> None:
         self.vectors, self.rule, self.dimension = space.vectors.copy(), space.rule, space.dimension
-        self._weights = space.weights.copy() if space.weighted else np.ones(len(self.vectors))
+        self._weights = space.weights.copy() if space.weighted else None
 
     @cached_property
     def gramian(self) -> FloatArray:
         """V'diag(w)V, float64."""
-        out = np.zeros((self.dimension, self.dimension))
-        for start in range(0, len(self.vectors), _BLOCK):
-            rows = self.vectors[start : start + _BLOCK].astype(np.float64)
-            out += (rows.T * self._weights[start : start + _BLOCK]) @ rows
-        return out
+        return gramian(self.vectors, self._weights)
 
 
 class Judge:

@@ -15,10 +15,9 @@ import numpy.typing as npt
 from schemas.layouts import decode_user_rows
 from streamer.factors.explicit import solve_users, weights_now
 from streamer.factors.guard import guard
-from streamer.factors.solve import solve_cholesky
 from streamer.factors.weigh import confidence_now
 from streamer.steps.items import Items
-from streamer.steps.refresh import Generation
+from streamer.steps.refresh import Generation, exact
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -35,11 +34,7 @@ def parity_error(row: bytes, items: Items, generation: Generation) -> float | No
         rating, weight = strength.astype(np.float64)[None], weights_now(time, used, policy)[None]
         [solved], _ = solve_users(items.space.vectors, index[None], rating, weight, generation.mean, policy)
     else:
-        confidence = confidence_now(strength, time, used, policy)
-        try:
-            solved = solve_cholesky(items.space, index, confidence, policy.rhs)
-        except (ValueError, np.linalg.LinAlgError):
-            return None
+        solved = exact(items, index, confidence_now(strength, time, used, policy), policy.rhs)
     checked = guard(solved[None, :], policy.norm_cap)
     # Without a finite solution the last good vector stays, and `nonfinite_total` says so.
     return relative_error(rows.vector[0], checked.vectors[0]) if checked.finite[0] else None

@@ -47,12 +47,12 @@ class Refreshed:
     events: list[int]
     event_time: list[int]
     source_next: list[int]
-    newest: list[int]
     average: list[bool]
     row: list[bytes]
-    applied: Index
-    confidence: FloatArray
-    owner: Index
+    newest: list[int] = field(default_factory=list)
+    applied: Index = field(default_factory=lambda: np.zeros(0, np.intp))
+    confidence: FloatArray = field(default_factory=lambda: np.zeros(0))
+    owner: Index = field(default_factory=lambda: np.zeros(0, np.intp))
     served: Served | None = None
     suppressed: dict[int, list[str]] = field(default_factory=dict)
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
@@ -92,8 +92,18 @@ def refresh(
         confidence = past.confidence
         if generation.priors is not None:
             served = serve_rows(users, touched, past, items, generation)
+    fresh = refreshed(users, touched, served, generation, facts)
+    fresh.newest, fresh.applied = folded.newest_position.tolist(), folded.applied
+    fresh.confidence, fresh.owner = _weights(columns, users, folded, confidence, generation.policy)
+    fresh.outcomes, fresh.dead_letters = folded.outcomes, folded.dead_letters
+    return fresh
+
+
+def refreshed(
+    users: UserRows, touched: Index, served: Served | None, generation: Generation, facts: dict[str, float]
+) -> Refreshed:
+    """The touched users as they stand, without any event."""
     head, vectors = users.head[touched], users.vector[touched]
-    weight, owner = _weights(columns, users, folded, confidence, generation.policy)
     return Refreshed(
         users=touched,
         vectors=vectors,
@@ -102,16 +112,10 @@ def refresh(
         events=head["events"].tolist(),
         event_time=head["event_time"].tolist(),
         source_next=head["source_next"].tolist(),
-        newest=folded.newest_position.tolist(),
         average=(vectors == generation.average).all(axis=1).tolist(),
         row=encode_user_rows(users, touched),
-        applied=folded.applied,
-        confidence=weight,
-        owner=owner,
         served=served,
-        suppressed=suppressed_of(users, touched),
-        outcomes=folded.outcomes,
-        dead_letters=folded.dead_letters,
+        suppressed=_suppressed(users, touched),
         facts=facts,
     )
 
@@ -162,11 +166,9 @@ def serve_rows(users: UserRows, touched: Index, past: Past, items: Items, genera
         checked = guard(vectors, generation.policy.norm_cap)
         return checked.vectors, checked.finite
 
-    segment = np.zeros(len(touched), np.uint64)
-    if users.extras:
-        segment[:] = [users.extras[user].segment if user in users.extras else 0 for user in touched.tolist()]
     events = users.head["events"][touched].astype(np.int64)
-    return serve(past, users.vector[touched], events, segment, generation.policy, generation.priors, solve)
+    segments = users.segments(touched.tolist())
+    return serve(past, users.vector[touched], events, segments, generation.policy, generation.priors, solve)
 
 
 def _vectors(
@@ -184,11 +186,12 @@ def _vectors(
         facts["solve_iterations"] = float(solution.iterations)
         facts["solve_fallbacks"] = float(solution.fallbacks)
         return solution.vectors, solution.empty
-    exact = [_exact(items, row, c, rhs) for row, c in zip(index, confidence, strict=True)]
-    return np.stack(exact), np.all(index < 0, axis=1)
+    vectors = [exact(items, row, c, rhs) for row, c in zip(index, confidence, strict=True)]
+    return np.stack(vectors), np.all(index < 0, axis=1)
 
 
-def _exact(items: Items, index: npt.NDArray[np.int32], confidence: FloatArray, rhs: str) -> Float32Array:
+def exact(items: Items, index: npt.NDArray[np.int32], confidence: FloatArray, rhs: str) -> Float32Array:
+    """One user by Cholesky; not a number where the system has one that is none."""
     try:
         return solve_cholesky(items.space, index, confidence, rhs)
     except (ValueError, np.linalg.LinAlgError):
@@ -214,7 +217,7 @@ def _weights(
     return np.where(match.any(axis=1), confidence[row[user], slot], alone), row[user]
 
 
-def suppressed_of(users: UserRows, touched: Index) -> dict[int, list[str]]:
+def _suppressed(users: UserRows, touched: Index) -> dict[int, list[str]]:
     """The ids that each user suppresses now, of users who ever did."""
     if not users.extras:
         return {}

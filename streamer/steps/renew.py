@@ -18,7 +18,7 @@ from schemas.layouts import RowShape, UserRows, decode_user_rows, encode_user_ro
 from schemas.reshape import reshape_user_rows
 from streamer.steps.fold import Index
 from streamer.steps.items import Items
-from streamer.steps.refresh import Generation, Refreshed, serve_rows, solve_rows, suppressed_of
+from streamer.steps.refresh import Generation, Refreshed, refreshed, serve_rows, solve_rows
 
 IntArray = npt.NDArray[np.int64]
 
@@ -54,25 +54,7 @@ def renew(
     facts: dict[str, float] = {}
     past = solve_rows(users, everyone, items, generation, facts)
     served = None if generation.priors is None else serve_rows(users, everyone, past, items, generation)
-    head = users.head
-    fresh = Refreshed(
-        users=everyone,
-        vectors=users.vector,
-        norms=np.linalg.norm(users.vector if served is None else served.vectors, axis=1),
-        version=head["version"].tolist(),
-        events=head["events"].tolist(),
-        event_time=head["event_time"].tolist(),
-        source_next=head["source_next"].tolist(),
-        newest=[],
-        average=(users.vector == generation.average).all(axis=1).tolist(),
-        row=encode_user_rows(users),
-        applied=np.zeros(0, np.intp),
-        confidence=np.zeros(0),
-        owner=np.zeros(0, np.intp),
-        served=served,
-        suppressed=suppressed_of(users, everyone),
-        facts=facts,
-    )
+    fresh = refreshed(users, everyone, served, generation, facts)
     return Renewed(fresh, _signals(users, past.confidence, items, since))
 
 
@@ -95,8 +77,9 @@ def _signals(users: UserRows, confidence: npt.NDArray[Any], items: Items, since:
     used = np.arange(width) < users.head["entries"][:, None]
     newer = used & (users.time[:, :width] > since[:, None])
     # An item that only the generation before had folded in comes back sooner if its users are heard of at once.
-    others = items.other_hashes()
-    gone = newer & (index < 0) & np.isin(users.item[:, :width], np.fromiter(others, np.uint64, len(others)))
+    missing = newer & (index < 0)
+    others = items.other_hashes() if missing.any() else {}
+    gone = missing & np.isin(users.item[:, :width], np.fromiter(others, np.uint64, len(others)))
     owner, slot = np.nonzero((newer & (index >= 0)) | gone)
     ids = [
         items.space.ids[at] if at >= 0 else others[item]

@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 
 from schemas.layouts import RowShape, encode_signals, generation_of, source_next_of
 from schemas.outcomes import DEAD_LETTER_REASONS, Outcome, Reason
-from schemas.records import Interaction, Manifest
+from schemas.records import INT64_MAX, Interaction, Manifest
 from streamer.events.decode import decode
 from streamer.events.explain import explain
 from streamer.events.hashes import fingerprint, generation_id, partition, request_hash, segment_hash, segment_name
@@ -41,8 +41,6 @@ from streamer.steps.records import AVERAGE, FOUND_WITH_THE_ROW, HISTORY, Publish
 from streamer.steps.refresh import Generation, Refreshed, refresh
 from streamer.steps.renew import Signals, renew
 
-_HIGHEST = frozenset({"solve_residual", "solve_iterations"})
-_NEVER = 2**63 - 1
 _TRACE_BYTES = 256  # W3C Trace Context: 55, later versions some more
 _AFTER_PARTITION = frozenset({Reason.FUTURE}) | (frozenset(Reason) - DEAD_LETTER_REASONS)
 """Reasons that the contract puts behind wrong_partition, which takes the row to decide."""
@@ -217,7 +215,7 @@ class UserStep:
     def _since(self, row: bytes, partition: int) -> int:
         """The newest event time (ms) that the items have heard of this user's; all of it, if nothing came since."""
         if source_next_of(row) <= self._cut_offsets.get(partition, -1):
-            return _NEVER
+            return INT64_MAX
         return self._told.get(generation_of(row), self._trained)
 
     # --- apply: fold, solve, publish ----------------------------------------------------------------------------
@@ -296,9 +294,7 @@ class UserStep:
         effects.rows += zip(keys, fresh.row, strict=True)
         norms = np.asarray(fresh.norms, np.float64)
         effects.norms = norms if effects.norms is None else np.concatenate((effects.norms, norms))
-        for name, fact in fresh.facts.items():
-            held = effects.facts.get(name, 0.0)
-            effects.facts[name] = max(held, fact) if name in _HIGHEST else held + fact
+        effects.add_facts(fresh.facts)
         self._publish(batch, keys, fresh, effects)
         self._signal(columns, keys, fresh, effects)
 

@@ -15,10 +15,10 @@ from bootstrap.columns import columns_of
 from bootstrap.content import Catalogue, catalogue_of, project
 from bootstrap.fit import examine, fit
 from bootstrap.job import Lineage, Source, make, read
-from bootstrap.model import gramian
 from ops.data import write_ndjson
 from schemas.records import CatalogueEntry
 from streamer.events.hashes import item_hash
+from streamer.factors.gram import gramian
 from tests.bootstrap.small import KEY, NOW_MS, changed, event, quiet, recipe, settings_of
 
 if TYPE_CHECKING:

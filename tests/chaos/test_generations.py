@@ -16,7 +16,7 @@ import pytest
 from tests.chaos.conftest import MakeWorld
 from tests.chaos.world import World
 from tests.oracle.hashes import generation_id
-from tests.oracle.logs import LogRecord, Logs
+from tests.oracle.logs import Log, LogRecord, Logs
 from tests.oracle.read import _consumer, _read, read_logs
 from tests.oracle.rules import Rules
 from tests.oracle.swap import Generation, Swap, check_swap
@@ -82,12 +82,8 @@ def _settled(world: World, names: Sequence[str]) -> bool:
 
 
 def _active(world: World) -> dict[str, object]:
-    consumer = _consumer(world.servers, f"{world.prefix}look")
-    try:
-        records = [record for log in _read(consumer, f"{world.prefix}control").values() for record in log]
-    finally:
-        consumer.close()
-    found: dict[str, object] = json.loads([one.value for one in records if one.key == b"active"][-1] or b"{}")
+    newest = [one.value for one in _topic(world, "control") if one.key == b"active"][-1]
+    found: dict[str, object] = json.loads(newest or b"{}")
     return found
 
 
@@ -95,11 +91,7 @@ def _read_swap(world: World) -> tuple[Logs, Generation]:
     active = _active(world)
     version = str(active["model_version"])
     logs = read_logs(world.servers, world.prefix, world.group, items_group=world.items_group, model_version=version)
-    consumer = _consumer(world.servers, f"{world.prefix}look")
-    try:
-        items = _read(consumer, str(active["item_topic"]))
-    finally:
-        consumer.close()
+    items = _log(world, str(active["item_topic"]).removeprefix(world.prefix))
     rules = Rules.of_manifest(logs.manifest, partitions=len(logs.interactions))
     manifest = json.loads(logs.manifest)
     trained = min(manifest["training_data_end"], manifest["cut_time"] or manifest["training_data_end"])
@@ -214,9 +206,13 @@ def test_what_cannot_be_served_is_refused_and_the_old_one_goes_on(make_world: Ma
 
 
 def _topic(world: World, name: str) -> list[LogRecord]:
+    return [record for log in _log(world, name).values() for record in log]
+
+
+def _log(world: World, name: str) -> Log:
     consumer = _consumer(world.servers, f"{world.prefix}look")
     try:
-        return [record for log in _read(consumer, f"{world.prefix}{name}").values() for record in log]
+        return _read(consumer, f"{world.prefix}{name}")
     finally:
         consumer.close()
 

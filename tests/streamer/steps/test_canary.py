@@ -10,11 +10,10 @@ import pytest
 from schemas.layouts import generation_of
 from schemas.records import Policy
 from streamer.events.hashes import generation_id
-from streamer.events.read import Reader
 from streamer.steps.canary import CanaryStep, tried
 from streamer.steps.trial import Evidence, Verdict, verdict
 from streamer.steps.user import UserStep
-from tests.streamer.steps.world import TOPICS, decoded, event, items, manifest, record, user_step
+from tests.streamer.steps.world import TOPICS, decoded, event, items, record, user_step
 
 POLICY = Policy(history_capacity=8, keys_capacity=8)
 USERS = [f"u{number}" for number in range(60)]
@@ -27,20 +26,8 @@ def steps(fraction: float) -> CanaryStep:
 
 
 def trial_step() -> UserStep:
-    view = items(POLICY, seed=5)
-    reader = Reader(POLICY, tenant=None, max_bytes=65_536, invalid_items=view.invalid)
-    return UserStep(
-        manifest(POLICY, model_version="m2"),
-        view,
-        TOPICS,
-        reader,
-        solver="cg",
-        tolerance=1e-6,
-        encoding="json",
-        source="test",
-        founding=False,
-        told={generation_id("m1"): NEVER},
-    )
+    among = {"founding": False, "told": {generation_id("m1"): NEVER}}
+    return user_step(POLICY, "cg", items(POLICY, seed=5), model_version="m2", among=among)
 
 
 def test_the_share_is_about_right_and_always_the_same_users() -> None:

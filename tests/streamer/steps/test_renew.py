@@ -10,7 +10,6 @@ import pytest
 from schemas.layouts import RowShape, decode_item_row, decode_signals, decode_user_rows, generation_of
 from schemas.records import Policy
 from streamer.events.hashes import generation_id
-from streamer.events.read import Reader
 from streamer.steps.item import ItemStep, ItemTopics
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep
@@ -35,19 +34,8 @@ def new_step(policy: Policy = POLICY, dimension: int = 8, trained: int = 7, coun
     view = items(policy, count, dimension, seed=5)
     made = manifest(policy, dimension, "m2")
     made = type(made)(**{name: getattr(made, name) for name in made.__struct_fields__} | {"training_data_end": trained})
-    reader = Reader(policy, tenant=None, max_bytes=65_536, invalid_items=view.invalid)
-    return UserStep(
-        made,
-        view,
-        TOPICS,
-        reader,
-        solver="cholesky",
-        tolerance=1e-6,
-        encoding="json",
-        source="test",
-        founding=False,
-        shapes={generation_id("m1"): OLD},
-    )
+    among = {"founding": False, "shapes": {generation_id("m1"): OLD}}
+    return user_step(policy, view=view, made=made, among=among)
 
 
 @pytest.mark.parametrize(("dimension", "history"), [(8, 8), (5, 8), (8, 3)])

@@ -94,9 +94,13 @@ def user_step(
     encoding: Literal["json", "f32le"] = "json",
     sample: float = 0.0,
     made: Manifest | None = None,
+    among: dict[str, Any] | None = None,
     **reader: Any,
 ) -> UserStep:
-    """A user step over `items`; without ``fast`` the numpy path does it all."""
+    """A user step over `items`; without ``fast`` the numpy path does it all.
+
+    ``among``: what it is told of other generations (founding, shapes, told).
+    """
     view = items(policy) if view is None else view
     step = UserStep(
         made or manifest(policy, view.space.dimension, model_version),
@@ -108,6 +112,7 @@ def user_step(
         encoding=encoding,
         source="test",
         sample=sample,
+        **(among or {}),
     )
     if not fast:
         step._compiled = step._encoder = None
