@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from streamer import header_names
+from streamer import header_names, kafka_sockets
 from streamer.errors import BrokerError
 from streamer.settings import Settings, kafka_python_options
 
@@ -23,6 +23,7 @@ _STALL_SECONDS = 30.0
 _POLL_MS = 200
 
 header_names.install()
+kafka_sockets.install()
 
 
 def client_options(settings: Settings) -> dict[str, Any]:

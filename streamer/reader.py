@@ -168,6 +168,9 @@ class FactorReader:
         from kafka import KafkaConsumer, TopicPartition
         from kafka.errors import KafkaError
 
+        from streamer import kafka_sockets
+
+        kafka_sockets.install()
         knock(self._servers)
         try:
             consumer = KafkaConsumer(

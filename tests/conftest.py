@@ -12,12 +12,16 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from ops.broker import BrokerUnavailableError, FoundBroker, find_broker
+from streamer import kafka_sockets
 
 _CACHE = Path(__file__).parents[1] / ".cache"
 
 # No deadline: on shared cores any example is slow now and then. What failed is kept with the other caches.
 settings.register_profile("project", deadline=None, database=DirectoryBasedExampleDatabase(_CACHE / "hypothesis"))
 settings.load_profile("project")
+
+# The tests' own clients, too: a socket that one of them leaves open fails whatever test runs when it is collected.
+kafka_sockets.install()
 
 MakeTopic = Callable[..., str]
 

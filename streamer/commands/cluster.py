@@ -13,7 +13,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from streamer import header_names
+from streamer import header_names, kafka_sockets
 from streamer.errors import BrokerError
 from streamer.events.hashes import partition
 from streamer.knock import knock
@@ -24,6 +24,7 @@ _STALL_SECONDS = 30.0
 _POLL_MS = 200
 
 header_names.install()
+kafka_sockets.install()
 
 
 def _options(settings: Settings) -> dict[str, Any]:
