@@ -34,7 +34,7 @@ from streamer.engine.lanes import Lanes
 from streamer.engine.models import ActiveModel, Models
 from streamer.engine.partition import Role
 from streamer.engine.pulse import feel
-from streamer.engine.renewal import Pace
+from streamer.engine.renewal import RenewalPace
 from streamer.engine.store import StoreMemory
 from streamer.errors import BrokerError, DataError, FactorsError
 from streamer.generations import Generations
@@ -95,7 +95,7 @@ class Worker:
         lenient.SALVAGED.update((settings.topic("interactions"), settings.topic("items")))
         self._telemetry = Telemetry(settings, self._roles)
         self._stop = asyncio.Event()
-        self._pace = Pace(settings.engine.renew_per_second)
+        self._pace = RenewalPace(settings.engine.renew_per_second)
 
     async def run(self) -> None:
         """Start, serve, stop."""

@@ -80,7 +80,7 @@ def produce(
         with consuming(settings) as consumer:
             places_of(consumer, topic)
         with producing(settings, compression_type="lz4") as producer, Progress("events sent") as progress:
-            pace = Pace(rate)
+            pace = SendingPace(rate)
             for number, text in lines:
                 key = key_of(text)
                 if key is None:
@@ -102,7 +102,7 @@ def produce(
         say(f"{counts['events']:,} events sent to {topic}, {counts.total() - counts['events']:,} faults among them.")
 
 
-class Pace:
+class SendingPace:
     """Holds a loop to a rate; being late is made up for, so that the average is right."""
 
     def __init__(self, rate: float) -> None:

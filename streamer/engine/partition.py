@@ -28,7 +28,7 @@ from schemas.cuts import GENERATION_KEY, Cut, encode_cut
 from schemas.layouts import MARKER_KEY, encode_marker
 from streamer.engine.changelog import ChangelogMismatch, StoreAhead, replay
 from streamer.engine.lanes import Lanes
-from streamer.engine.renewal import Pace, Renewal
+from streamer.engine.renewal import Renewal, RenewalPace
 from streamer.engine.store import Store, StoreDamaged, StoreMemory, StoreUnwritable, quarantine, wipe
 from streamer.engine.transaction import Fenced, OutcomeUnknown, PartitionProducer, TransactionFailed
 from streamer.engine.transport import Span
@@ -64,7 +64,7 @@ class Role:
     max_batch_events: int
     max_pending_events: int
     first_offsets: Mapping[int, int]
-    pace: Pace
+    pace: RenewalPace
     fenced_pause_seconds: float = 2.0
 
 

@@ -14,7 +14,7 @@ from streamer.steps.effects import Step
 _ROWS = 512
 
 
-class Pace:
+class RenewalPace:
     """How many rows a second the passes of a worker may renew, all partitions together."""
 
     def __init__(self, rows_per_second: int) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from schemas.outcomes import Reason
 from schemas.records import Interaction, Policy
-from streamer.commands.produce import Faults, Pace, Shares, _share
+from streamer.commands.produce import Faults, SendingPace, Shares, _share
 from streamer.commands.validate import Line
 from streamer.events.read import Reader
 from streamer.events.verdicts import Rejected
@@ -94,7 +94,7 @@ def test_impossible_shares(text: str) -> None:
 
 def test_pace_holds_the_rate() -> None:
     """Forty events at two hundred a second take a fifth of a second."""
-    pace, started = Pace(200.0), time.monotonic()
+    pace, started = SendingPace(200.0), time.monotonic()
     for _ in range(40):
         pace.wait()
     assert 0.15 < time.monotonic() - started < 0.6
