@@ -8,22 +8,29 @@ wherever it happens to run (`ResourceWarning`; an error where warnings are error
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 from kafka.net import compat
 from kafka.net.selector import NetworkSelector
 
 
 class ThoroughSelector(NetworkSelector):  # type: ignore[misc]  # kafka-python has no types
-    """kafka-python's event loop; its end closes every socket that somebody still waited for."""
+    """kafka-python's event loop; its end closes every socket that it ever waited for."""
+
+    def __init__(self, **configs: Any) -> None:
+        self._met: WeakSet[Any] = WeakSet()
+        super().__init__(**configs)
+
+    def register_event(self, fileobj: Any, event: int, task: Any) -> None:
+        """Wait for a socket."""
+        self._met.add(fileobj)
+        super().register_event(fileobj, event, task)
 
     def close(self) -> None:
-        """Stop the loop's thread, drop what waits, close what it waited for."""
-        if not self._closed:
-            self.stop()  # from here on nobody else touches the selector
-            waited_for: list[Any] = [key.fileobj for key in self._selector.get_map().values()]
-            super().close()
-            for sock in waited_for:
-                sock.close()
+        """Stop the loop's thread, drop what waits, close what is left open."""
+        super().close()
+        for sock in list(self._met):
+            sock.close()
 
 
 def install() -> None:
