@@ -187,10 +187,12 @@ class Assignments:
         return sum(partition.rows for partition in self.partitions.values())
 
     async def watch(self) -> None:
-        """For ever: seek back where a fetched span never came."""
+        """For ever: seek back where a fetched span never came, and say so where a rebalance does not end."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             now = time.monotonic()
+            if late := [tp.partition for tp, held in self.partitions.items() if held.paused_long(now)]:
+                log.error("rebalance_does_not_end", role=self.role.name, partitions=sorted(late))
             for partition in list(self.partitions.values()):
                 if partition.missed(now):
                     await partition.seek_back()

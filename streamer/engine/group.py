@@ -12,7 +12,7 @@ from faust.types import TP
 
 from streamer.engine.assignments import Assignments, GroupSource
 from streamer.engine.partition import Observer, Role
-from streamer.engine.transport import MicroBatchConsumer, MicroBatchTransport
+from streamer.engine.transport import POLL_SECONDS, MicroBatchConsumer, MicroBatchTransport
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +142,7 @@ def _faust_app(role: Role, broker: str, settings: dict[str, Any]) -> faust.App:
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=4 << 20,
         broker_commit_interval=3600.0,
+        broker_max_poll_interval=POLL_SECONDS,
         **settings,
     )
     # Faust waits a second for tables to be declared. There are none, and a restart must not take a second longer.

@@ -45,6 +45,7 @@ _SAME_GAPS = 3
 _DAMAGES = 3
 _AHEAD_SECONDS = 10.0
 _AHEAD_LOOK_SECONDS = 0.1
+_LONG_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class Partition:
         self._renewal: Renewal | None = None
         self._ahead_since = 0.0
         self.ready = self.paused = self.in_flight = False
+        self._paused_at, self._said_paused = 0.0, False
         self.expected: int | None = None
         self.delivered: int | None = None
         self.delivered_at = 0.0
@@ -245,6 +247,7 @@ class Partition:
     async def pause(self, seconds: float) -> None:
         """Take no more records and wait for the transaction in flight, at most ``seconds``."""
         self.paused = True
+        self._paused_at = time.monotonic()
         self._unpaused.clear()
         try:
             async with asyncio.timeout(seconds):
@@ -261,8 +264,18 @@ class Partition:
         await self._source.seek(self.tp, self._next)
         self._unpause()
 
+    def paused_long(self, now: float) -> bool:
+        """Has a rebalance kept this partition from working for longer than any should? Says so to operators, once."""
+        if not self.paused or self._said_paused or now - self._paused_at < _LONG_PAUSE_SECONDS:
+            return False
+        self._said_paused = True
+        self._observer.state(self.role.name, self.tp.partition, "paused")
+        return True
+
     def _unpause(self) -> None:
-        self.paused = False
+        if self._said_paused and self.ready:
+            self._observer.state(self.role.name, self.tp.partition, "ready")
+        self.paused = self._said_paused = False
         self._unpaused.set()
         self._wake.set()
 

@@ -3,18 +3,20 @@
 Stock Faust hands records over one by one, which costs tens of microseconds each. This transport yields one message
 for all records of a fetch; everything else (group membership, rebalancing, the agent) stays Faust's own.
 
-Three things differ from the stock consumer on purpose:
+Four things differ from the stock consumer on purpose:
 
 * every input is read with ``isolation_level=read_committed``;
 * a fetch asks only for partitions that the `FetchGate` wants (ready, and below the bound of their own queue), because
   Faust's pause does not survive its own resume;
 * each fetch carries its positions (where it started, where it ended), which the gap guard compares. Record offsets
-  would not do: transaction markers take offsets too.
+  would not do: transaction markers take offsets too;
+* a worker is alive while its event loop turns, whether or not there is anything that it may fetch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -25,10 +27,13 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
 from streamer.engine import lenient
 from streamer.engine.ending import stop_consumer
 
+POLL_SECONDS = 300.0
+_TURN_SECONDS = 1.0
 _IDLE_SECONDS = 0.02
 
 lenient.install()
@@ -62,6 +67,16 @@ class MicroBatchThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = 200
         return consumer
+
+    def turns(self) -> None:
+        """The worker's own loop turns. aiokafka has to be told, since nothing here goes through its `getmany`.
+
+        Of a loop that has not turned for `POLL_SECONDS` its coordinator gives the partitions back, and joins the
+        group again once the loop turns. Faust's own way, which counts fetches, never joins again: a consumer without
+        partitions fetches nothing.
+        """
+        if self._consumer is not None:
+            self._consumer._subscription._last_fetch_ended = time.monotonic()
 
     async def on_thread_stop(self) -> None:
         """As Faust's, but through `stop_consumer`: whoever stops this thread waits until all of this is done."""
@@ -131,6 +146,12 @@ class MicroBatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> MicroBatchThread:
         return MicroBatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    @Service.task
+    async def _turn(self) -> None:
+        while not self.should_stop:
+            self._thread.turns()
+            await asyncio.sleep(_TURN_SECONDS)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message a partition with a span as value."""

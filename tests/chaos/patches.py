@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
-from streamer.engine import changelog, renewal
+from streamer.engine import changelog, group, renewal
 from streamer.engine.partition import Partition
 from streamer.engine.store import Store
 from streamer.engine.transaction import PartitionProducer
@@ -325,6 +326,23 @@ def _no_waiting(_: Strike) -> None:
     _replace(Horizon, "beyond", lambda self, generations: False)
 
 
+def _poll_within_4s(strike: Strike) -> None:
+    """Instead of five minutes: a loop that stands still for longer loses its partitions."""
+    _replace(group, "POLL_SECONDS", 4.0)
+
+
+def _stall(strike: Strike) -> None:
+    """The event loop stands still for 9 s, while the consumer's thread goes on sending heartbeats."""
+    original = Partition.offer
+
+    async def patched(self: Any, span: Any) -> None:
+        if strike.now():
+            time.sleep(9.0)  # noqa: ASYNC251 - on purpose
+        await original(self, span)
+
+    _replace(Partition, "offer", patched)
+
+
 PATCHES: dict[str, Patch] = {
     "after_fence": _kill_around(PartitionProducer, "fence", after=True),
     "in_restore": _kill_in_restore,
@@ -342,6 +360,8 @@ PATCHES: dict[str, Patch] = {
     "lose_a_span": _lose_a_span,
     "renew_in_small_steps": _renew_in_small_steps,
     "load_slowly": _load_slowly,
+    "poll_within_4s": _poll_within_4s,
+    "stall": _stall,
     "after_cut": _kill_around(Partition, "_cut_over", after=True),
     "after_renewal": _kill_around(Partition, "_renew", after=True),
     "store_first": _store_first,
