@@ -13,7 +13,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
@@ -130,7 +130,7 @@ class Worker:
         memory = StoreMemory.of(self._settings.state.cache_mb)
         groups = []
         for name, step in generations.steps().items():
-            group = self._group(name, serving, step, memory)
+            group = self._group(name, serving, step, memory, generations.newest)
             groups.append(await stack.enter_async_context(_running(group)))
             self._telemetry.watch(group.assignments.lags, group.assignments.rows)
         _settle_garbage()
@@ -230,7 +230,9 @@ class Worker:
             self._telemetry.quality.ask = ask
             yield
 
-    def _group(self, name: str, serving: Serving, step: Step, memory: StoreMemory) -> Group:
+    def _group(
+        self, name: str, serving: Serving, step: Step, memory: StoreMemory, newest: Callable[[], Awaitable[None]]
+    ) -> Group:
         settings, topic, engine = self._settings, self._settings.topic, self._settings.engine
         group = f"{engine.app_id}-{name}"
         role = Role(
@@ -248,6 +250,7 @@ class Worker:
             max_pending_events=engine.max_pending_events,
             first_offsets=_first_offsets(serving.active) if name == "users" else {},
             pace=self._pace,
+            newest=newest,
             fenced_pause_seconds=engine.session_timeout_ms / 2000,
         )
         servers = self._client["bootstrap_servers"]

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 1.0
 _CUT_LOOK_SECONDS = 0.05
+_RETRY_SECONDS = 5.0
 
 
 class Generations:
@@ -48,18 +49,42 @@ class Generations:
         self._at: dict[str, int] = {}
         self._before: dict[str, tuple[int, int]] = {}
         self._decided: set[int] = set()
+        self._went_over = asyncio.Event()
 
     async def first(self, active: ActiveModel) -> Serving:
         """Load what is active at the start, and what is tried beside it.
 
+        What is active may have been refused by the workers that ran then: so it is by this one, and the generation
+        before it goes on.
+
         Raises:
-            BrokerError, DataError: what is active can't be loaded; there is nothing else to serve.
+            BrokerError: what is active can't be loaded.
+            DataError: neither what is active nor anything before it can be served.
         """
         self._look(active.generation)
-        self._served = await self._load(active)
+        try:
+            self._served = await self._load(active)
+        except DataError as problem:
+            self._refuse(active, problem)
+            self._served = await self._fallback(active)
+            if self._served is None:
+                raise
+            self._look(active.generation)
         self._trial = await self._loaded(self._models.trial())
         self._tell(None)
         return self._served
+
+    async def _fallback(self, refused: ActiveModel) -> Serving | None:
+        for model in self._models.before(refused, self._loader.settings.topic("item-factors")):
+            if (found := await self._loaded(model)) is not None:
+                return found
+        return None
+
+    async def newest(self) -> None:
+        """Return when what is announced by now is served here, or refused."""
+        await self._models.to_end()
+        while not self._up_to_date():
+            await self._went_over.wait()
 
     def steps(self) -> dict[str, Step]:
         """The step of each role, of what is served now."""
@@ -79,19 +104,32 @@ class Generations:
         assert self._served is not None
         while True:
             await self._let_go(groups)
-            active, trial = self._models.now(), self._models.trial()
-            self._look(active.generation if active else self._served.generation)
-            if active is None or active.generation in self._refused:
-                active = self._served.active
-            if trial is not None and trial.generation in self._refused:
-                trial = None
-            tried = None if self._trial is None else self._trial.generation
-            wanted = None if trial is None else trial.generation
-            if (active.generation, wanted) == (self._served.generation, tried):
+            announced = self._models.now() or self._served.active
+            self._look(announced.generation)
+            active, trial = self._announced()
+            if self._up_to_date():
                 await self._judge(groups)
                 await self._wait()
             else:
                 await self._go_over(active, trial, groups)
+                self._went_over.set()
+                self._went_over = asyncio.Event()
+                if not self._up_to_date():
+                    await asyncio.sleep(_RETRY_SECONDS)
+
+    def _announced(self) -> tuple[ActiveModel, ActiveModel | None]:
+        """What is to be served, and what is to be tried beside it: what was refused is neither."""
+        assert self._served is not None
+        active, trial = self._models.now(), self._models.trial()
+        if active is None or active.generation in self._refused:
+            active = self._served.active
+        return active, None if trial is None or trial.generation in self._refused else trial
+
+    def _up_to_date(self) -> bool:
+        active, trial = self._announced()
+        assert self._served is not None
+        tried, wanted = (None if one is None else one.generation for one in (self._trial, trial))
+        return (active.generation, wanted) == (self._served.generation, tried)
 
     async def _wait(self) -> None:
         """For a change, or for so long."""
@@ -126,7 +164,7 @@ class Generations:
         self._tell(before)
 
     async def _loaded(self, model: ActiveModel | None) -> Serving | None:
-        """What is held already, or loaded now; None, with a word, for what can't be served."""
+        """What is held already, or loaded now; None, with a word, for what can't be served, or not yet."""
         if model is None:
             return None
         for serving in self._held:
@@ -134,12 +172,18 @@ class Generations:
                 return serving
         try:
             return await self._load(model)
-        except (BrokerError, DataError) as problem:
-            version = model.manifest.model_version
-            self._refused.add(model.generation)
-            self._telemetry.refused(version)
-            log.error("generation_refused", model_version=version, problem=str(problem))
+        except BrokerError as problem:
+            log.warning("generation_not_loaded", model_version=model.manifest.model_version, problem=str(problem))
             return None
+        except DataError as problem:
+            self._refuse(model, problem)
+            return None
+
+    def _refuse(self, model: ActiveModel, problem: Exception) -> None:
+        version = model.manifest.model_version
+        self._refused.add(model.generation)
+        self._telemetry.refused(version)
+        log.error("generation_refused", model_version=version, problem=str(problem))
 
     async def _load(self, model: ActiveModel) -> Serving:
         report = self._telemetry.loading_items if not self._held else lambda share: None

@@ -47,6 +47,8 @@ class Follower:
         )
         self._tps: list[TopicPartition] = []
         self._task: asyncio.Task[None] | None = None
+        self._handed: dict[TopicPartition, int] = {}
+        self._polled = asyncio.Event()
         self.lag = 0
 
     @property
@@ -89,9 +91,18 @@ class Follower:
             else:
                 await self._maths.run(work)
         for tp in self._tps:
-            end = self._consumer.last_stable_offset(tp)
-            lag += max((end or 0) - await self._consumer.position(tp), 0)
+            end, position = self._consumer.last_stable_offset(tp), await self._consumer.position(tp)
+            lag += max((end or 0) - position, 0)
+            self._handed[tp] = position
         self.lag = lag
+        self._polled.set()
+        self._polled = asyncio.Event()
+
+    async def to_end(self) -> None:
+        """Return when all that is committed by now has been handed over; only once it follows."""
+        ends = await self._consumer.end_offsets(self._tps)
+        while any(self._handed.get(tp, 0) < end for tp, end in ends.items()):
+            await self._polled.wait()
 
     async def _follow(self) -> None:
         while True:

@@ -64,6 +64,11 @@ class Models:
         for follower in self.followers:
             await follower.stop()
 
+    async def to_end(self) -> None:
+        """Return when everything that was announced by now is known."""
+        for follower in self.followers:
+            await follower.to_end()
+
     def now(self) -> ActiveModel | None:
         """The generation that the newest command activates, None where there is none or its manifest is missing."""
         return self._model(self._command)
@@ -73,6 +78,17 @@ class Models:
         if self._canary is None or (self._command and self._canary.model_version == self._command.model_version):
             return None
         return self._model(self._canary)
+
+    def before(self, model: ActiveModel, common_topic: str) -> list[ActiveModel]:
+        """What was served before it, newest first; ``common_topic``: where the item vectors of the first one lie."""
+        activations = [one for one in self._activations.values() if one.command == "activate" and one.at < model.at]
+        found = [self._model(one) for one in sorted(activations, key=lambda one: one.at, reverse=True)]
+        first = [
+            ActiveModel(manifest, common_topic, generation_id(version), 0)
+            for version, manifest in self._manifests.items()
+            if manifest.parent_version is None and version != model.manifest.model_version
+        ]
+        return [one for one in found if one is not None] + first
 
     def _model(self, command: Control | None) -> ActiveModel | None:
         manifest = self._manifests.get(command.model_version) if command else None

@@ -50,7 +50,10 @@ _LONG_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What distinguishes users from items for the engine; ``step``: of the generation that is served at the start."""
+    """What distinguishes users from items for the engine; ``step``: of the generation that is served at the start.
+
+    newest: returns when this worker serves what is announced by now, or has refused it.
+    """
 
     name: str
     group: str
@@ -66,6 +69,7 @@ class Role:
     max_pending_events: int
     first_offsets: Mapping[int, int]
     pace: RenewalPace
+    newest: Callable[[], Awaitable[None]]
     fenced_pause_seconds: float = 2.0
 
 
@@ -406,6 +410,11 @@ class Partition:
         self._drop_pending()
         await self._source.seek(self.tp, self._next)
         await self._plan()
+        if self._cut_due:
+            # Another owner may have cut over to a generation that this worker is still loading. To cut back would have
+            # the items told of everything once more: what is announced is waited for.
+            await self.role.newest()
+            await self._plan()
         self.ready = True
         say(self.role.name, number, "ready")
         log.info("partition_ready", tp=str(self.tp), offset=self._next)

@@ -202,20 +202,19 @@ class ItemStep:
 
     def _row(self, key: bytes, row: bytes | None) -> ItemRow:
         """The item's row; of an item that no signal has moved in this generation, what the model says."""
-        old, kept = None, None
+        old = None
         if row is not None:
             if generation_of(row) == self._generation:
                 return decode_item_row(row, dimension=self._dimension)
+            # A young item's users were solved in the old space: they say nothing in this one, aligned or not. What they
+            # did since the training is told again when their own rows are renewed.
             old = decode_item_row(row, dimension=dimension_of(row))
-            # A young item's users were solved in the old space. The new one is aligned to it, so they serve until each
-            # of them is heard of again; in a space of another dimension they say nothing.
-            kept = old.reservoir if dimension_of(row) == self._dimension else None
         space, name = self._items.space, key.decode()
         index = -1 if name in self._items.folded else space.index_of(name)
         known = index >= 0
         vector = space.vectors[index].copy() if known else np.zeros(self._dimension, np.float32)
         version = max(int(space.versions[index]) if known else 0, self._items.others.get(name, 0))
-        fresh = ItemRow(self._generation, version, 0, 0, 0, vector, known=known, reservoir=None if known else kept)
+        fresh = ItemRow(self._generation, version, 0, 0, 0, vector, known=known)
         if old is not None:
             fresh.version = max(version, old.version)
             fresh.events, fresh.event_time, fresh.source_next = old.events, old.event_time, old.source_next

@@ -35,6 +35,7 @@ from streamer.engine.partition import Partition
 from streamer.engine.store import Store
 from streamer.engine.transaction import PartitionProducer
 from streamer.engine.transport import MicroBatchConsumer
+from streamer.generations import Generations
 from streamer.serving import Loader
 from streamer.steps import renew
 from streamer.steps.horizon import Horizon
@@ -251,16 +252,20 @@ def _renew_in_small_steps(_: Strike) -> None:
     _replace(renewal, "_ROWS", 4)
 
 
-def _load_slowly(_: Strike) -> None:
+def _load_slowly(seconds: float) -> Patch:
     """A generation that is announced while the worker runs takes seconds to load."""
-    original = Loader.load
 
-    async def load(self: Any, active: Any, *progress: Any, before: Any = None) -> Any:
-        if before is not None:
-            await asyncio.sleep(4.0)
-        return await original(self, active, *progress, before=before)
+    def patch(_: Strike) -> None:
+        original = Loader.load
 
-    _replace(Loader, "load", load)
+        async def load(self: Any, active: Any, *progress: Any, before: Any = None) -> Any:
+            if before is not None:
+                await asyncio.sleep(seconds)
+            return await original(self, active, *progress, before=before)
+
+        _replace(Loader, "load", load)
+
+    return patch
 
 
 # --- defences taken away ----------------------------------------------------------------------------------------------
@@ -321,6 +326,15 @@ def _no_catching_up(_: Strike) -> None:
     _replace(renew, "_signals", silent)
 
 
+def _cut_back(_: Strike) -> None:
+    """Who takes a partition over cuts it over to whatever it serves itself, be it older."""
+
+    async def at_once(self: Any) -> None:
+        pass
+
+    _replace(Generations, "newest", at_once)
+
+
 def _no_waiting(_: Strike) -> None:
     """Signals of a generation that is still to come are dropped like those of one that has gone."""
     _replace(Horizon, "beyond", lambda self, generations: False)
@@ -359,7 +373,9 @@ PATCHES: dict[str, Patch] = {
     "refuse_a_batch": _refuse_a_batch,
     "lose_a_span": _lose_a_span,
     "renew_in_small_steps": _renew_in_small_steps,
-    "load_slowly": _load_slowly,
+    "load_slowly": _load_slowly(4.0),
+    "load_for_20s": _load_slowly(20.0),
+    "cut_back": _cut_back,
     "poll_within_4s": _poll_within_4s,
     "stall": _stall,
     "after_cut": _kill_around(Partition, "_cut_over", after=True),

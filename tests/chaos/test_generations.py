@@ -141,6 +141,32 @@ def test_without_catching_up_events_are_lost(make_world: MakeWorld) -> None:
     assert any(problem.startswith("signals:") for problem in found.violations)
 
 
+def taken_over(world: World, *patches: str) -> Swap:
+    """The worker that has cut everything over ends, and one that is still loading the new generation takes over."""
+    quick = world.start("quick", ["renew_in_small_steps"])
+    world.start("slow", ["renew_in_small_steps", "load_for_20s", *patches])
+    world.send(250)
+    world.wait_caught_up()
+    world.command("bootstrap", "run", "--json")
+    world.send(60)
+    world.wait_for(lambda: "generation_settled" in quick.log.read_text(), _SECONDS, world.last_words)
+    quick.signal(signal.SIGTERM)
+    quick.wait(20)
+    world.send(30)
+    return at_rest(world, ["slow"])
+
+
+def test_nobody_cuts_back_to_what_it_serves_still(make_world: MakeWorld) -> None:
+    """A partition that has cut over waits for its new owner to load what it is at."""
+    assert taken_over(make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)).violations == []
+
+
+def test_cutting_back_would_tell_items_twice(make_world: MakeWorld) -> None:
+    """The defence taken away."""
+    world = make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)
+    assert any(problem.startswith("signals:") for problem in taken_over(world, "cut_back").violations)
+
+
 def test_two_workers_and_back_again(make_world: MakeWorld) -> None:
     """`models rollback`: the first model once more, from its trained vectors, by a third generation's number."""
     world = make_world(model="bootstrap", role="all", lag_ms=200, environment=STANDING)
@@ -203,6 +229,13 @@ def test_what_cannot_be_served_is_refused_and_the_old_one_goes_on(make_world: Ma
     assert {json.loads(one.value or b"")["model_version"] for one in _topic(world, "user-factors")} == {
         json.loads(good.value or b"")["model_version"]
     }
+    worker.kill()
+    again = world.start("a")
+    world.send(50)
+    world.wait_caught_up()
+    found = _info(again.port)
+    assert found["model_version"] == json.loads(good.value or b"")["model_version"]
+    assert found["refused_models"] == ["empty"]
 
 
 def _topic(world: World, name: str) -> list[LogRecord]:

@@ -32,14 +32,14 @@ def step_of(policy: Policy, view: Items | None = None) -> ItemStep:
     return ItemStep(made(policy), items(policy) if view is None else view, ITEM_TOPICS, encoding="json", source="test")
 
 
-def chosen(item: str, *users: int, seed: int = 0) -> list[FakeRecord]:
+def chosen(item: str, *users: int, seed: int = 0, model: str = "m1") -> list[FakeRecord]:
     """One signal a user on an item."""
     draw = np.random.default_rng([seed, *users])
     values = encode_signals(
         confidence=np.full(len(users), 4.0),
         event_time=np.full(len(users), NOW, np.int64),
         user=np.array(users, np.uint64),
-        generation=generation_id("m1"),
+        generation=generation_id(model),
         vector=draw.standard_normal((len(users), K)).astype(np.float32),
     )
     return [FakeRecord(item.encode(), value, next(OFFSETS)) for value in values]
@@ -130,6 +130,19 @@ def test_none_comes_in_without_the_users_gramian_or_with_a_cap_of_0() -> None:
         ItemStep(manifest(Policy(), K), items(Policy()), ITEM_TOPICS, encoding="json", source="test"),
     ):
         assert published(apply(step, chosen("new", 1, 2, 3, 4), {})) == []
+
+
+def test_the_users_of_a_young_item_stay_behind_in_the_old_space() -> None:
+    """A fold-in from vectors of two spaces would be of neither; their rows tell of them again when they are renewed."""
+    policy, rows = Policy(), dict[bytes, bytes]()
+    apply(step_of(policy), chosen("new", 1, 2), rows)
+    other = msgspec.structs.replace(made(policy), model_version="m2")
+    step = ItemStep(other, items(policy), ITEM_TOPICS, encoding="json", source="test")
+    effects = apply(step, chosen("new", 3, model="m2"), rows)
+    row = decode_item_row(rows[b"new"], dimension=K)
+    assert row.reservoir is not None
+    assert row.reservoir["user"].tolist() == [3]
+    assert (row.events, published(effects)) == (3, [])
 
 
 def test_what_is_not_finite_never_reaches_a_reservoir() -> None:
