@@ -28,7 +28,7 @@ from bootstrap.serve import solver_of
 from bootstrap.users import vectors_of
 from streamer.factors.history import Histories, fold_batch
 from streamer.factors.serving import Past, serve
-from streamer.factors.weigh import confidence_now
+from streamer.factors.weigh import confidence_now, inside_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -217,10 +217,11 @@ class _Replay:
         columns, solved = self._columns, self._trained.solved
         folded, frozen = np.full(len(self._tests), -1.0), np.full(len(self._tests), -1.0)
         histories, seen = self._histories(), self._seen()
-        events_of, segment = self._trained.users.events[self._users].copy(), self._segments()
+        users, segment = self._trained.users, self._segments()
+        events_of, newest = users.events[self._users].copy(), users.event_time[self._users].copy()
         start = solved.vectors[self._users]
         if self._trained.priors is not None:
-            start = self._solve(histories, np.arange(len(start)), events_of, segment)
+            start = self._solve(histories, np.arange(len(start)), events_of, newest, segment)
         now, done = start.copy(), 0
         for events in self._rounds():
             row, item = self._row[events], self._item[events]
@@ -244,9 +245,10 @@ class _Replay:
                 rows=row,
             )
             events_of[row] += 1
+            newest[row] = np.maximum(newest[row], columns.at[test])
             named = columns.segment[test]
             segment[row] = np.where(named > 0, named, segment[row])
-            now[row] = self._solve(histories, row, events_of[row], segment[row])
+            now[row] = self._solve(histories, row, events_of[row], newest[row], segment[row])
             for at in chosen.tolist():
                 seen[row[at]].add(int(item[at]))
             on_events(done := done + len(events))
@@ -277,9 +279,14 @@ class _Replay:
         return np.zeros(len(self._users), np.uint64) if segment is None else segment[self._users].copy()
 
     def _solve(
-        self, histories: Histories, row: Index, events: npt.NDArray[np.int64], segment: npt.NDArray[np.uint64]
+        self,
+        histories: Histories,
+        row: Index,
+        events: npt.NDArray[np.int64],
+        newest: npt.NDArray[np.int64],
+        segment: npt.NDArray[np.uint64],
     ) -> F32:
-        """What is published of users (rows of the histories) with so many events and these segments, both (B,)."""
+        """What is published of users, rows of the histories: events so far, newest event time, segment of each (B,)."""
         width = max(1, int(histories.count[row].max(initial=1)))
         items, strength, time = (
             histories.items[row, :width],
@@ -287,7 +294,7 @@ class _Replay:
             histories.time[row, :width],
         )
         policy, trained = self._policy, self._trained
-        index = trained.space.lookup(items)
+        index = np.where(inside_window(time, newest[:, None], policy), trained.space.lookup(items), np.int32(-1))
         used = np.arange(width) < histories.count[row][:, None]
         confidence = confidence_now(strength, time, used, policy)
         vectors = vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)

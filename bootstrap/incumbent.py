@@ -26,7 +26,7 @@ from bootstrap.engine import Engine
 from bootstrap.evaluate import Trained, split
 from bootstrap.fit import replayed, train
 from bootstrap.fold import fold
-from bootstrap.matrix import build
+from bootstrap.matrix import build, counted
 from bootstrap.metrics import ranked
 from bootstrap.users import Solved, padded, space_of, vectors_of
 from streamer.events.hashes import item_hash
@@ -120,14 +120,14 @@ def folded_in(columns: Columns, incumbent: Incumbent, recipe: Recipe, item_key: 
     """The active model as it would stand at the end of these events: its items, and its users folded in from them."""
     policy = recipe.policy
     users = fold(columns, policy)
-    matrix = build(columns, users, policy, int(columns.at.max(initial=0)))
+    matrix, counts = build(columns, users, policy, int(columns.at.max(initial=0))), counted(users, policy)
     hashes = np.array([item_hash(item_id, item_key) for item_id in incumbent.item_ids], np.uint64)
     known = replace(matrix, item_ids=incumbent.item_ids, hashes=hashes)
     space = space_of(known, incumbent.items, policy)
     average = np.array(incumbent.manifest.average_user, np.float32)
-    number, vectors = space.lookup(users.item), np.zeros((len(users.ids), space.dimension), np.float32)
+    number, vectors = space.lookup(counts.item), np.zeros((len(users.ids), space.dimension), np.float32)
     for part in np.array_split(np.arange(len(vectors)), max(1, -(-len(vectors) // _USERS))):
-        index, confidence = padded(users.history_start, number, matrix.confidence, part)
+        index, confidence = padded(counts.history_start, number, matrix.confidence, part)
         vectors[part] = vectors_of(space, index, confidence, policy, recipe.tolerance, average)
     return Trained(users, known, space, Solved(vectors, average, 0.0))
 

@@ -1,7 +1,8 @@
 """The confidence matrix of all histories, weighed by the stream's own functions, once for each side.
 
 A user's ages count from the newest entry of that user's history, exactly as in the stream; an item's count from the
-training cut, the newest event of the log, since its users stopped at different times.
+training cut, the newest event of the log, since its users stopped at different times. An entry outside of its user's
+window is in neither: not in the user's row, not in the item's column, not in what is popular.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from streamer.factors.weigh import confidence_array, decay_array, strength_at
+from streamer.factors.weigh import confidence_array, decay_array, inside_window, strength_at
 
 if TYPE_CHECKING:
     from bootstrap.columns import Columns
@@ -29,8 +30,8 @@ U64 = npt.NDArray[np.uint64]
 class Matrix:
     """by_user: (n, m) c seen from the users; by_item: (m, n) c seen from the items; both float64.
 
-    confidence: (entries,) c of each history entry as the stream solves with it: by_user's, with recency.
-    entry_item: (entries,) item number of each history entry, end to end as in `Users`; by_user keeps that order
+    confidence: (entries,) c of each entry that counts as the stream solves with it: by_user's, with recency.
+    entry_item: (entries,) item number of each of them, end to end as in `counted`; by_user keeps that order
     within a row. item_ids (sorted), hashes, popularity (strength at the cut), event_time (ms): (m,).
     """
 
@@ -45,8 +46,8 @@ class Matrix:
 
 
 def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix:
-    """The matrix of every item that is in some history; ``cut_ms`` is the newest time that items measure age from."""
-    n = len(users.ids)
+    """The matrix of every item that counts for some user; ``cut_ms`` is the newest time that items measure age from."""
+    n, users = len(users.ids), counted(users, policy)
     kept, entry_item = placed(columns, users)
     lengths = np.diff(users.history_start)
     newest = np.repeat(newest_entry(users), lengths)
@@ -68,6 +69,15 @@ def build(columns: Columns, users: Users, policy: Policy, cut_ms: int) -> Matrix
         popularity=np.bincount(entry_item, weights=at_cut, minlength=len(kept)).astype(np.float64),
         event_time=event_time,
     )
+
+
+def counted(users: Users, policy: Policy) -> Users:
+    """The users with the history entries alone that are inside of their windows, as `weigh.inside_window` has it."""
+    lengths = np.diff(users.history_start)
+    inside = inside_window(users.time, np.repeat(users.event_time, lengths), policy)
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(inside)])
+    kept = {name: getattr(users, name)[inside] for name in ("item", "time", "strength")}
+    return replace(users, history_start=before[users.history_start], **kept)
 
 
 def placed(columns: Columns, users: Users) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:

@@ -31,7 +31,7 @@ from streamer.factors.history import DROPPED, fold_event
 from streamer.factors.learner import ItemLearner
 from streamer.factors.newcomer import UserSide
 from streamer.factors.solve import solve_cholesky
-from streamer.factors.weigh import confidence_array, confidence_now
+from streamer.factors.weigh import confidence_array, confidence_now, inside_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +48,12 @@ _HAD = -1.0
 
 @dataclass(slots=True)
 class History:
-    """One user's history as lists, as `streamer.factors.history.fold_event` takes it."""
+    """One user's history as lists, as `streamer.factors.history.fold_event` takes it; newest: the user's event, ms."""
 
     items: list[int]
     strength: list[float]
     time: list[int]
+    newest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ class _Replay:
             users = self._trained.users
             part = slice(int(users.history_start[user]), int(users.history_start[user + 1]))
             columns = (users.item[part].tolist(), users.strength[part].tolist(), users.time[part].tolist())
-            self._histories[user] = History(*columns)
+            self._histories[user] = History(*columns, int(users.event_time[user]))
         return self._histories[user]
 
     def _learn_user(self, user: int, event: int) -> tuple[F32, float]:
@@ -230,7 +231,9 @@ class _Replay:
         )
         strength, time = np.array(history.strength, np.float32), np.array(history.time, np.int64)
         confidence = confidence_now(strength, time, np.ones(len(time), bool), policy)
-        index = self._space.lookup(np.array(history.items, np.uint64))
+        history.newest = max(history.newest, int(columns.at[event]))
+        inside = inside_window(time, history.newest, policy)
+        index = np.where(inside, self._space.lookup(np.array(history.items, np.uint64)), np.int32(-1))
         if (index >= 0).any():
             solved = solve_cholesky(self._space, index, confidence, policy.rhs)
             self._vectors[user] = guard(solved[None], policy.norm_cap).vectors[0]

@@ -22,7 +22,7 @@ from bootstrap.descent import fit_sgd
 from bootstrap.evaluate import split
 from bootstrap.explicit import Ratings, biases_only, fit_als
 from bootstrap.fold import fold
-from bootstrap.matrix import newer_of, newest_entry, placed
+from bootstrap.matrix import counted, newer_of, newest_entry, placed
 from bootstrap.model import Model, begin
 from streamer.errors import CheckFailed
 from streamer.factors.coldstart import average_user
@@ -30,7 +30,7 @@ from streamer.factors.explicit import replace_ratings, solve_ratings, solve_user
 from streamer.factors.gram import gramian
 from streamer.factors.guard import guard
 from streamer.factors.history import Histories, fold_batch
-from streamer.factors.weigh import decay_array
+from streamer.factors.weigh import decay_array, inside_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,8 +100,9 @@ def _train(
 ) -> Rated:
     policy, training = recipe.policy, recipe.training
     users = fold(columns, policy)
-    kept, entry_item = placed(columns, users)
-    ratings = ratings_of(users, entry_item, len(kept), policy)
+    counts = counted(users, policy)
+    kept, entry_item = placed(columns, counts)
+    ratings = ratings_of(counts, entry_item, len(kept), policy)
     ids = [columns.item_ids[item] for item in kept.tolist()]
     began = None if start is None else begin(ids, start, training.dimension + 1)
     with show(what, training.iterations) as say:
@@ -133,12 +134,12 @@ def _train(
         # The users are solved against what is turned, so x.y is what it was; a bias is the same in every space.
         items = np.concatenate([turn(ids, items[:, :-1]), items[:, -1:]], axis=1)
     items = guard(items, policy.norm_cap).vectors
-    vectors, average = _solve(ratings, users.history_start, items, fitted.mean, policy)
+    vectors, average = _solve(ratings, counts.history_start, items, fitted.mean, policy)
     return Rated(users, ratings, kept, items, vectors, average, fitted.mean)
 
 
 def ratings_of(users: Users, entry_item: I32, items: int, policy: Policy) -> Ratings:
-    """Every history entry as a rating, with the weight that it has in its user's solve."""
+    """Every history entry of users as `counted` gives them as a rating, with its weight in its user's solve."""
     n, lengths = len(users.ids), np.diff(users.history_start)
     age = np.repeat(newest_entry(users), lengths) - users.time
     weight = decay_array(age, policy.rating_half_life_ms)
@@ -164,7 +165,7 @@ def _solve(ratings: Ratings, start: npt.NDArray[np.int64], items: F32, mean: flo
 
 def audit(made: Rated, policy: Policy) -> float:
     """The largest distance of a spread of users' rows from least squares without normal equations, relative."""
-    start = made.users.history_start
+    start = counted(made.users, policy).history_start
     rated = np.flatnonzero(np.diff(start))
     chosen = (
         rated[np.unique(np.linspace(0, len(rated) - 1, min(_AUDITED, len(rated))).astype(int))] if len(rated) else ()
@@ -252,6 +253,7 @@ class _Replay:
         )
         self._now.items[used], self._now.strength[used] = users.item[at], users.strength[at]
         self._now.time[used] = users.time[at]
+        self._newest = users.event_time[self._users].copy()
 
     def rounds(self) -> Iterator[tuple[Index, Index]]:
         """Positions in the tests, and the rows of their users."""
@@ -269,6 +271,7 @@ class _Replay:
         used = np.arange(width) < now.count[row][:, None]
         hashes = self._columns.hashes
         at = np.minimum(np.searchsorted(hashes[self._order], now.items[row, :width]), len(hashes) - 1)
+        used &= inside_window(now.time[row, :width], self._newest[row, None], self._policy)
         index = np.where(used, number[self._order[at]], -1).astype(np.int32)
         weight = weights_now(now.time[row, :width], used, self._policy)
         rating = now.strength[row, :width].astype(np.float64)
@@ -277,6 +280,7 @@ class _Replay:
     def learn(self, events: Index, row: Index) -> None:
         """Fold one rating each into these users' histories."""
         now, columns, test = self._now, self._columns, self._tests[events]
+        self._newest[row] = np.maximum(self._newest[row], columns.at[test])
         fold_batch(
             now.items,
             now.strength,

@@ -12,7 +12,7 @@ from streamer.events.hashes import item_hash
 from streamer.factors.guard import guard
 from streamer.factors.serving import Past, Priors, Served, priors_in, serve
 from streamer.factors.solve import solve_batch
-from streamer.factors.weigh import confidence_now
+from streamer.factors.weigh import confidence_now, inside_window
 
 if TYPE_CHECKING:
     from bootstrap.model import Model
@@ -51,7 +51,8 @@ class Server:
         width = max(int(rows.head["entries"].max(initial=1)), 1)
         used = np.arange(width) < rows.head["entries"][:, None]
         item, time = rows.item[:, :width], rows.time[:, :width]
-        index = np.where(used, self._space.lookup(item), np.int32(-1))
+        inside = inside_window(time, rows.head["event_time"][:, None], self._policy)
+        index = np.where(used & inside, self._space.lookup(item), np.int32(-1))
         confidence = confidence_now(rows.strength[:, :width], time, used, self._policy)
         return serve(
             Past(item, time, used, index, confidence),

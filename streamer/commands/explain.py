@@ -133,6 +133,7 @@ def _facts(
     entries = [
         {
             "item_id": space.ids[index] if index >= 0 else None,
+            "inside_window": bool(inside),
             "item_hash": f"{item:016x}",
             "title": titles.get(space.ids[index], "") if index >= 0 else "",
             "newest_event": int(at),
@@ -142,12 +143,13 @@ def _facts(
             "adds": round(float(parts.mean()), 6) if len(parts) else 0.0,
             "adds_to": [round(float(part), 6) for part in parts],
         }
-        for index, item, at, strength, confidence, parts in zip(
+        for index, item, at, strength, confidence, inside, parts in zip(
             history.index.tolist(),
             history.item.tolist(),
             history.time,
             history.strength,
             history.confidence,
+            history.inside,
             made.parts,
             strict=True,
         )
@@ -189,8 +191,8 @@ def _show(facts: dict[str, Any], policy: Policy) -> None:
         (
             (
                 one["adds"],
-                # The row keeps no names: of an item that the model lacks only this is known.
-                one["item_id"] or f"hash {one['item_hash']}, not in the model",
+                # The row keeps no names: of an item that does not count only this is known.
+                one["item_id"] or f"hash {one['item_hash']}, {_why_not(one)}",
                 one["title"],
                 one["strength"],
                 one["confidence"],
@@ -211,6 +213,10 @@ def _show(facts: dict[str, Any], policy: Policy) -> None:
     elif facts["stored_vector_differs_by"] and facts["stored_vector_differs_by"] > 1e-5:
         part = facts["stored_vector_differs_by"]
         say(f"Items have moved since the user's last event: a fresh solve differs from the vector by {part:.1e}.")
+
+
+def _why_not(entry: dict[str, Any]) -> str:
+    return "not in the model" if entry["inside_window"] else "outside of the window"
 
 
 def _formula(policy: Policy) -> str:

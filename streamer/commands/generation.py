@@ -18,7 +18,7 @@ from streamer.errors import BrokerError, CheckFailed, DataError
 from streamer.events.activation import number_of
 from streamer.factors.explicit import weights_now
 from streamer.factors.ridge import ridge_in
-from streamer.factors.weigh import confidence_now, strength_at
+from streamer.factors.weigh import confidence_now, inside_window, strength_at
 from streamer.reader import Factor, decode_factor
 from streamer.settings import Settings
 from streamer.steps.items import Items
@@ -182,7 +182,9 @@ def read_user_rows(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One user's history as a solve sees it, all (n,): index -1 is an item that the model does not know.
+    """One user's history as a solve sees it, all (n,): index -1 is an item that does not count.
+
+    The model does not know it, or it is outside of the window (``inside`` is False).
 
     Of explicit feedback ``strength`` is the rating, and ``confidence`` its weight.
     """
@@ -192,19 +194,22 @@ class History:
     time: npt.NDArray[np.int64]
     strength: npt.NDArray[np.float64]
     confidence: npt.NDArray[np.float64]
+    inside: npt.NDArray[np.bool_]
 
 
 def history_of(rows: UserRows, at: int, manifest: Manifest, items: Items) -> History:
     """Strengths decayed to the user's newest event, and the confidences made of them: the worker's own functions."""
     count = int(rows.head["entries"][at])
     item, time = rows.item[at, :count], rows.time[at, :count]
-    now, used = time.max(keepdims=True, initial=0), np.ones(count, bool)
-    if manifest.policy.feedback == "explicit":
+    policy, now, used = manifest.policy, time.max(keepdims=True, initial=0), np.ones(count, bool)
+    inside = inside_window(time, int(rows.head["event_time"][at]), policy)
+    index = np.where(inside, items.space.lookup(item), np.int32(-1))
+    if policy.feedback == "explicit":
         rating = rows.strength[at, :count].astype(np.float64)
-        return History(items.space.lookup(item), item, time, rating, weights_now(time, used, manifest.policy))
-    strength = strength_at(rows.strength[at, :count], time, now, manifest.policy.half_life_ms)
-    confidence = confidence_now(rows.strength[at, :count], time, used, manifest.policy)
-    return History(items.space.lookup(item), item, time, strength, confidence)
+        return History(index, item, time, rating, weights_now(time, used, policy), inside)
+    strength = strength_at(rows.strength[at, :count], time, now, policy.half_life_ms)
+    confidence = confidence_now(rows.strength[at, :count], time, used, policy)
+    return History(index, item, time, strength, confidence, inside)
 
 
 def titles_of(consumer: KafkaConsumer, settings: Settings) -> dict[str, str]:

@@ -5,9 +5,11 @@
                 c = 1 + alpha * r            "linear"
                 c = max(1, r)                "raw"
     recency     c -> 1 + (c - 1) * 2^(-newer / recency_entries),  newer: entries of the user with a newer time
+    window      an entry whose newest event is older than the user's newest one less window_ms counts for nothing
 
 Ages fade what a user did long ago; recency fades what they have since done other things after, however fast. Entries of
-the same time share their place, so no order of arrival matters. 0 switches either off.
+the same time share their place, so no order of arrival matters. 0 switches either off. An entry outside of the window
+stays in the row, since a late event may still belong to it, but a solve takes it for an unknown item.
 
 A history entry keeps its strength anchored at the item's newest event, so a late event gives the same
 row as a punctual one and nothing grows without bound.
@@ -148,6 +150,12 @@ def strength_at(strength: Float32Array, time: IntArray, now: IntArray, half_life
     """Return each entry's strength decayed from its own time to `now`. All broadcast; now >= time."""
     faded: FloatArray = strength * decay_array(np.maximum(now - time, 0), half_life_ms)
     return faded
+
+
+def inside_window(time: IntArray, newest: IntArray | int, policy: Policy) -> BoolArray:
+    """Return which entries count: time of each, newest event time of its user (ms). Both broadcast."""
+    inside: BoolArray = time >= newest - policy.window_ms
+    return inside
 
 
 def newer_entries(time: IntArray, used: BoolArray | None = None) -> IntArray:

@@ -25,7 +25,7 @@ from schemas.records import Manifest, Reference
 from streamer.factors.gram import gramian
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.space import ItemSpace
-from streamer.factors.weigh import confidence_now
+from streamer.factors.weigh import confidence_now, inside_window
 from streamer.steps.items import Items
 from streamer.steps.sampled import Trials
 
@@ -108,6 +108,8 @@ class Judge:
     def _frozen_users(self, trials: Trials) -> tuple[npt.NDArray[np.bool_], Float32Array]:
         """Who has a past in the training data (S,), and these users' frozen vectors (S, k)."""
         old = trials.used & (trials.time <= self._end)
+        newest = np.max(trials.time, axis=1, keepdims=True, initial=0, where=old)
+        old &= inside_window(trials.time, newest, self._policy)
         old &= (trials.history >= 0) & (trials.history < len(self._frozen.vectors))
         confidence = confidence_now(trials.strength, trials.time, old, self._policy)
         vectors = np.zeros_like(trials.vector)

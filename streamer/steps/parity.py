@@ -15,7 +15,7 @@ import numpy.typing as npt
 from schemas.layouts import decode_user_rows
 from streamer.factors.explicit import solve_users, weights_now
 from streamer.factors.guard import guard
-from streamer.factors.weigh import confidence_now
+from streamer.factors.weigh import confidence_now, inside_window
 from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, exact
 
@@ -26,10 +26,11 @@ def parity_error(row: bytes, items: Items, generation: Generation) -> float | No
     """The relative error of a row's vector; None where there is no exact solve to compare it with."""
     rows = decode_user_rows([row], generation.shape)
     entries, policy = int(rows.head["entries"][0]), generation.policy
-    index = items.space.lookup(rows.item[0, :entries])
+    used, strength, time = np.ones(entries, bool), rows.strength[0, :entries], rows.time[0, :entries]
+    inside = inside_window(time, int(rows.head["event_time"][0]), policy)
+    index = np.where(inside, items.space.lookup(rows.item[0, :entries]), np.int32(-1))
     if not (index >= 0).any():
         return relative_error(rows.vector[0], generation.average)
-    used, strength, time = np.ones(entries, bool), rows.strength[0, :entries], rows.time[0, :entries]
     if generation.mean is not None:
         rating, weight = strength.astype(np.float64)[None], weights_now(time, used, policy)[None]
         [solved], _ = solve_users(items.space.vectors, index[None], rating, weight, generation.mean, policy)

@@ -20,7 +20,7 @@ from streamer.factors.explicit import solve_users, weights_now
 from streamer.factors.guard import guard
 from streamer.factors.serving import Past, Priors, Served, serve
 from streamer.factors.solve import solve_batch, solve_cholesky
-from streamer.factors.weigh import confidence_array, confidence_now
+from streamer.factors.weigh import confidence_array, confidence_now, inside_window
 from streamer.steps.fold import Columns, Folded, Index, fold
 from streamer.steps.items import Items
 
@@ -123,13 +123,14 @@ def refreshed(
 def solve_rows(users: UserRows, touched: Index, items: Items, generation: Generation, facts: dict[str, float]) -> Past:
     """Re-solve the touched users from their whole history; returns it as it was solved.
 
-    The confidences of explicit feedback are the ratings.
+    What is outside of the window has the index -1. The confidences of explicit feedback are the ratings.
     """
     policy, head = generation.policy, users.head
     width = max(int(head["entries"][touched].max()), 1)
-    index = items.space.lookup(users.item[touched, :width])
     used = np.arange(width) < head["entries"][touched][:, None]
     strength, time = users.strength[touched, :width], users.time[touched, :width]
+    inside = inside_window(time, head["event_time"][touched, None], policy)
+    index = np.where(inside, items.space.lookup(users.item[touched, :width]), np.int32(-1))
     same = head["generation"][touched] == generation.number
     if generation.mean is not None:
         confidence = strength.astype(np.float64)

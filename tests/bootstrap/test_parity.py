@@ -26,7 +26,7 @@ from streamer.commands.audit import fresh_vector
 from streamer.events.hashes import generation_id
 from streamer.events.read import Reader
 from streamer.factors.ridge import ridge_in
-from streamer.factors.weigh import confidence_now
+from streamer.factors.weigh import confidence_now, inside_window
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep, UserTopics
 from tests.bootstrap.small import KEY, NOW_MS, SHAPE, changed, event, quiet, settings_of
@@ -222,6 +222,7 @@ LOGGED = st.fixed_dictionaries(
     cap_day=st.sampled_from([0, 3]),
     rhs=st.sampled_from(["c", "c-1"]),
     recency=st.sampled_from([0.0, 2.0]),
+    window=st.sampled_from([DAY_MS, 30 * DAY_MS]),
     batch=st.integers(1, 60),
 )
 def test_both_paths_make_the_same_matrix_row(
@@ -232,6 +233,7 @@ def test_both_paths_make_the_same_matrix_row(
     cap_day: int,
     rhs: Any,
     recency: float,
+    window: int,
     batch: int,
 ) -> None:
     """Window, lateness, future, caps, consent, bots, tenants, withdrawn items, negatives, repeats, nonsense in any mix.
@@ -245,7 +247,7 @@ def test_both_paths_make_the_same_matrix_row(
         half_life_ms=half_life,
         cap_item_strength=cap_item,
         cap_user_events_per_day=cap_day,
-        window_ms=30 * DAY_MS,
+        window_ms=window,
         lateness_ms=31 * DAY_MS if capacity == 5 else 7 * DAY_MS,
         keys_window_ms=40 * DAY_MS,
         rhs=rhs,
@@ -287,7 +289,9 @@ def test_both_paths_make_the_same_matrix_row(
     matrix = build(columns, users, policy, int(columns.at.max()))
     used = np.arange(shape.history) < streamed_rows.head["entries"][:, None]
     confidence = confidence_now(streamed_rows.strength, streamed_rows.time, used, policy)
+    used &= inside_window(streamed_rows.time, streamed_rows.head["event_time"][:, None], policy)
     assert matrix.confidence == pytest.approx(confidence[used], rel=1e-12)
+    assert np.diff(matrix.by_user.indptr).tolist() == used.sum(axis=1).tolist()
 
 
 def returns_late(happened: list[dict[str, Any]]) -> bool:

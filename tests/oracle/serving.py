@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tests.oracle.hashes import segment_hash
 from tests.oracle.rowbytes import Entry, UserRow
 from tests.oracle.rules import Rules
-from tests.oracle.solve import ItemMatrix, solve_entries
+from tests.oracle.solve import ItemMatrix, counting, solve_entries
 
 F64 = npt.NDArray[np.float64]
 
@@ -26,13 +26,13 @@ class Expected:
 
 def expected(row: UserRow, items: ItemMatrix, rules: Rules) -> Expected:
     """From the row's own vector, so that an error in that is told once."""
-    vector, session = row.vector.astype(np.float64), None
+    vector, session, entries = row.vector.astype(np.float64), None, counting(row, rules)
     if rules.session_weight:
-        members = session_entries(row.history, rules)
+        members = session_entries(entries, rules)
         if any(entry.item in items.row_of for entry in members):
             session = solve_entries(members, row, items, rules).astype(np.float64)
             vector = (1 - rules.session_weight) * vector + rules.session_weight * session
-    known = any(entry.item in items.row_of for entry in row.history)
+    known = any(entry.item in items.row_of for entry in entries)
     share = 0.0
     if known:
         share = min(1.0, row.events / rules.blend_events) if rules.blend_events else 1.0

@@ -89,9 +89,15 @@ class ItemViews:
 
 def solve(row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float32]:
     """The vector (k,) that belongs to a row's history; the average user's where it holds no known item."""
-    if not any(entry.item in items.row_of for entry in row.history):
+    entries = counting(row, rules)
+    if not any(entry.item in items.row_of for entry in entries):
         return np.array(rules.average_user, np.float32)
-    return solve_entries(row.history, row, items, rules)
+    return solve_entries(entries, row, items, rules)
+
+
+def counting(row: UserRow, rules: Rules) -> list[Entry]:
+    """The entries inside of the window that ends with the user's newest event; the others count for nothing."""
+    return [entry for entry in row.history if row.event_time - entry.time <= rules.window_ms]
 
 
 def solve_entries(entries: list[Entry], row: UserRow, items: ItemMatrix, rules: Rules) -> npt.NDArray[np.float32]:

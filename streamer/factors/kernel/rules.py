@@ -24,7 +24,7 @@ NUMBERS = 8
 """Columns of what `refresh` says of a touched user."""
 
 (
-    F_KNOWN,  # history entries that the space knows
+    F_KNOWN,  # history entries inside of the window that the space knows
     F_COLD,  # users without any
     F_STEPS,  # the most steps
     F_RESIDUAL,  # the largest residual, squared

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamer.factors.kernel.jit import FAST, copy, fill, jit, prefetch
-from streamer.factors.kernel.rows import H_GENERATION, Row
+from streamer.factors.kernel.rows import H_EVENT_TIME, H_GENERATION, Row
 from streamer.factors.kernel.rules import F_COLD, F_KNOWN, F_RESIDUAL, F_STEPS, Rules
 
 _CLOSE = 1.0 - 1e-4  # longer vectors are the guard's
@@ -189,16 +189,20 @@ def rescale(work: Work, known: int, space: Space, rules: Rules) -> None:
 
 @jit()
 def gather(row: Row, entries: int, space: Space, work: Work, rules: Rules) -> Any:
-    """Find the history in the space and fetch its rows; returns how many are known, and whether it is easy."""
+    """Find the history in the space and fetch the rows of what is known and inside of the window.
+
+    Returns how many these are, and whether the solve is easy.
+    """
     k, known, trace, peak = rules.dimension, 0, np.float32(0), np.float32(0)
     # Rows and slots lie anywhere: all are sent for before the first is needed.
     mask = np.int64(space.hashes.size - 1)
+    oldest = row.head8[H_EVENT_TIME] - rules.window_ms
     for i in range(entries):
         prefetch(space.hashes, np.int64(row.item[i]) & mask)
         prefetch(space.values, np.int64(row.item[i]) & mask)
     for i in range(entries):
         index = find(space.hashes, space.values, row.item[i])
-        if index >= 0:
+        if index >= 0 and row.time[i] >= oldest:
             work.found[known] = index
             for j in range(0, k, _LINE):
                 prefetch(space.whitened, np.int64(index) * k + j)

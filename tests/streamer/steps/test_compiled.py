@@ -27,7 +27,7 @@ POLICIES = st.builds(
     keys_capacity=st.sampled_from([1, 4, 18]),
     keys_window_ms=st.sampled_from([0, DAY_MS, 7 * DAY_MS]),
     half_life_ms=st.sampled_from([0, 3_600_000, 30 * DAY_MS]),
-    window_ms=st.sampled_from([8 * DAY_MS, 90 * DAY_MS]),
+    window_ms=st.sampled_from([2 * DAY_MS, 8 * DAY_MS, 90 * DAY_MS]),
     confidence=st.sampled_from(["log", "linear", "raw"]),
     rhs=st.sampled_from(["c", "c-1"]),
     recency_entries=st.sampled_from([0.0, 0.7, 4.0]),
@@ -160,7 +160,11 @@ MIXED = ["click", "click", "view", "purchase", "hide", "return"]
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_both_paths_do_the_same(kinds: list[str], data: Any, policy: Policy, cuts: list[int]) -> None:
     """Whatever the events, and however they are cut; the second half belongs to another generation."""
-    records = [record(offset, body) for offset, body in enumerate(data.draw(bodies(kinds)))]
+    punctual = data.draw(st.booleans())
+    records = [
+        record(offset, body, timestamp=min(NOW, body["timestamp"]) if punctual else NOW)
+        for offset, body in enumerate(data.draw(bodies(kinds)))
+    ]
     dimension = data.draw(st.sampled_from([1, 7, 8]))
     rows: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
     half = len(records) // 2

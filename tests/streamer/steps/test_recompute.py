@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from schemas.layouts import decode_user_rows
 from schemas.records import DAY_MS, FactorRecord, Manifest, Policy
 from streamer.steps import compiled
+from streamer.steps.parity import parity_error
 from streamer.steps.user import UserStep
 from tests.oracle.factors import served_otherwise
 from tests.oracle.fold import apply_event
@@ -38,7 +39,7 @@ POLICIES = st.builds(
     keys_capacity=st.sampled_from([4, 64]),
     half_life_ms=st.sampled_from([0, 3_600_000, 30 * DAY_MS]),
     lateness_ms=st.sampled_from([3 * DAY_MS, 7 * DAY_MS]),
-    window_ms=st.sampled_from([4 * DAY_MS, 90 * DAY_MS]),
+    window_ms=st.sampled_from([DAY_MS, 4 * DAY_MS, 90 * DAY_MS]),
     confidence=st.sampled_from(["log", "linear", "raw"]),
     alpha=st.sampled_from([0.5, 5.0]),
     rhs=st.sampled_from(["c", "c-1"]),
@@ -111,23 +112,28 @@ def matrix_of(vectors: Any, weights: Any, made: Manifest) -> ItemMatrix:
     return ItemMatrix(vectors[order], rows, exact.T @ exact if (weight == 1).all() else (exact.T * weight) @ exact)
 
 
-def fresh_rows(bodies: list[dict[str, Any]], rules: Rules) -> dict[bytes, UserRow]:
+def fresh_rows(bodies: list[dict[str, Any]], rules: Rules, *, punctual: bool) -> dict[bytes, UserRow]:
     """Each user's row by the oracle's own fold."""
     rows: dict[bytes, UserRow] = {}
     for offset, body in enumerate(bodies):
         key = body["user_id"].encode()
         row = rows.get(key) or UserRow(np.zeros(K, np.float32), [0, 0])
-        if apply_event(row, body, offset, NOW, rules)[0] in ("applied", "suppressed"):
+        if apply_event(row, body, offset, arrival(body, punctual), rules)[0] in ("applied", "suppressed"):
             row.generation = generation_id(rules.model_version)
             rows[key] = row
     return rows
 
 
+def arrival(body: dict[str, Any], punctual: bool) -> int:
+    """The broker's time: of the event itself, or the same for all, so that those of long ago come late."""
+    return int(body["timestamp"]) if punctual else NOW
+
+
 @pytest.mark.parametrize("way", ["kernel", "numpy", "cholesky"])
-@given(happened=EVENTS, policy=POLICIES, cuts=st.lists(st.integers(1, 29), max_size=4))
+@given(happened=EVENTS, policy=POLICIES, cuts=st.lists(st.integers(1, 29), max_size=4), punctual=st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_user_is_what_a_fresh_computation_gives(
-    way: str, happened: list[dict[str, Any]], policy: Policy, cuts: list[int]
+    way: str, happened: list[dict[str, Any]], policy: Policy, cuts: list[int], punctual: bool
 ) -> None:
     """The row to the byte, the vector to 1e-5 of the exact solve, and the record as the formula has it."""
     if way == "kernel" and not compiled.available():
@@ -137,8 +143,9 @@ def test_a_user_is_what_a_fresh_computation_gives(
     step, rules, matrix = world_of(policy, "cholesky" if way == "cholesky" else "cg", way == "kernel")
     bodies = [event(**body, request_id=f"r{number % 27}") for number, body in enumerate(happened)]
     rows: dict[bytes, bytes] = {}
-    done = run(step, [record(number, body) for number, body in enumerate(bodies)], cuts, rows)
-    wanted = fresh_rows(bodies, rules)
+    records = [record(number, body, timestamp=arrival(body, punctual)) for number, body in enumerate(bodies)]
+    done = run(step, records, cuts, rows)
+    wanted = fresh_rows(bodies, rules, punctual=punctual)
     assert rows.keys() == wanted.keys()
     last = {key: value for effects in done for key, value, *_ in effects.sends.get((TOPICS.user_factors, 0), [])}
     for key, want in wanted.items():
@@ -158,16 +165,21 @@ def test_a_user_is_what_a_fresh_computation_gives(
 
 
 @given(
-    happened=EVENTS, seed=st.integers(0, 2**32), half_life=st.sampled_from([0, 3 * DAY_MS]), nu=st.sampled_from([0, 1])
+    happened=EVENTS,
+    seed=st.integers(0, 2**32),
+    half_life=st.sampled_from([0, 3 * DAY_MS]),
+    nu=st.sampled_from([0, 1]),
+    window=st.sampled_from([DAY_MS, 90 * DAY_MS]),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_order_of_arrival_gives_the_same_user(
-    happened: list[dict[str, Any]], seed: int, half_life: int, nu: int
+    happened: list[dict[str, Any]], seed: int, half_life: int, nu: int, window: int
 ) -> None:
     """Within the bounds (capacities, lateness) and but for a return between two positive events of its item."""
     policy = Policy(
         half_life_ms=half_life,
         lateness_ms=9 * DAY_MS,
+        window_ms=window,
         ridge=1.0,
         ridge_nu=float(nu),
         session_weight=0.3,
@@ -195,7 +207,9 @@ def test_any_order_of_arrival_gives_the_same_user(
     for order in (bodies, shuffled):
         step, _, _ = world_of(policy, "cholesky", False)
         rows: dict[bytes, bytes] = {}
-        done = run(step, [record(number, body) for number, body in enumerate(order)], [7, 13], rows)
+        # Each comes in time for its own clock, so that what ends up outside of the window was inside when it came.
+        records = [record(number, body, timestamp=arrival(body, True)) for number, body in enumerate(order)]
+        done = run(step, records, [7, 13], rows)
         last = {key: value for effects in done for key, value, *_ in effects.sends.get((TOPICS.user_factors, 0), [])}
         results.append((step, rows, {key: json.loads(value) for key, value in last.items()}))
     (step, rows, records), (_, others, again) = results
@@ -217,3 +231,43 @@ def test_any_order_of_arrival_gives_the_same_user(
         assert records[key]["suppressed"] == again[key]["suppressed"]
         for field in ("vector", "session"):
             np.testing.assert_allclose(records[key].get(field, 0), again[key].get(field, 0), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["kernel", "numpy", "cholesky"])
+@pytest.mark.parametrize("rhs", ["c", "c-1"])
+@pytest.mark.parametrize(("days", "counts"), [(90, True), (91, False)])
+def test_what_has_left_the_window_counts_for_nothing(
+    way: str, rhs: Literal["c", "c-1"], days: int, counts: bool
+) -> None:
+    """A purchase that came in time, and a click days later: the vector of both, or of the click alone."""
+    if way == "kernel" and not compiled.available():
+        pytest.skip("numba is not installed")
+    step, _, _ = world_of(Policy(rhs=rhs, ridge=1.0), "cholesky" if way == "cholesky" else "cg", way == "kernel")
+    bought = event(event_type="purchase", timestamp=NOW - days * DAY_MS)
+    clicked = event(request_id="r2", item_id="i2")
+    both: dict[bytes, bytes] = {}
+    done = run(step, [record(0, bought, timestamp=NOW - days * DAY_MS), record(1, clicked)], [1], both)
+    alone: dict[bytes, bytes] = {}
+    run(step, [record(0, clicked)], [], alone)
+    rows = decode_user_rows([both[b"ann"], alone[b"ann"]], step._generation.shape)
+    assert rows.head["entries"].tolist() == [2, 1]
+    assert (rows.head["events"][0], rows.head["version"][0]) == (2, 2)
+    assert done[-1].facts["matrix_entries"] == 1 + counts
+    apart = np.linalg.norm(rows.vector[0] - rows.vector[1]) / np.linalg.norm(rows.vector[1])
+    assert apart > 0.1 if counts else apart <= 1e-5
+    assert parity_error(both[b"ann"], step._items, step._generation) <= 1e-5
+
+
+def test_what_was_bought_before_the_window_does_not_come_back() -> None:
+    """The window ends with the newest event, also where that hides or returns: then nothing is left to solve."""
+    step, _, _ = world_of(Policy(), "cholesky", False)
+    long_ago = NOW - 100 * DAY_MS
+    records = [
+        record(0, event(event_type="purchase", timestamp=long_ago), timestamp=long_ago),
+        record(1, event(request_id="r2", item_id="i2")),
+        record(2, event(request_id="r3", item_id="i2", event_type="return", timestamp=NOW + 1)),
+    ]
+    rows: dict[bytes, bytes] = {}
+    [effects] = run(step, records, [], rows)
+    assert effects.facts["cold_start"] == 1
+    assert decode_user_rows([rows[b"ann"]], step._generation.shape).vector[0].tolist() == [0.25] * K
