@@ -145,7 +145,8 @@ class Folded:
     """What folding gives.
 
     touched: (T,) rows with a new revision, ascending; newest_position: (T,) record of the newest effect of each;
-    applied: (A,) applied events in log order; dead_letters: (reason, record position), in log order too.
+    applied: (A,) applied events in log order, without those that a return has voided before they came: these count as
+    applied, and nobody learns from them; dead_letters: (reason, record position), in log order too.
     """
 
     outcomes: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
@@ -194,7 +195,7 @@ def _rounds(user: Index, events: Index) -> list[Index]:
 
 
 def _round(events: Index, columns: Columns, users: UserRows, policy: Policy, folded: Folded, newest: Index) -> Index:
-    """One event each of distinct users; returns the applied ones."""
+    """One event each of distinct users; returns the applied ones that no return has voided."""
     outcomes = folded.outcomes
     user, at = columns.user[events], columns.timestamp[events]
     seen = _seen(users, user, columns.request[events], policy.keys_window_ms)
@@ -233,7 +234,7 @@ def _round(events: Index, columns: Columns, users: UserRows, policy: Policy, fol
         _note_segments(users, columns.segment[events], user, at)
     if len(applied):
         outcomes[Outcome.APPLIED, None] += len(applied)
-        _apply(users, columns, applied, policy)
+        applied = _apply(users, columns, applied, policy)
     return applied
 
 
@@ -302,8 +303,8 @@ def _note_segments(users: UserRows, segment: npt.NDArray[np.uint64], user: Index
             users.extras[row] = structs.replace(extras, segment=name, segment_at=time)
 
 
-def _apply(users: UserRows, columns: Columns, events: Index, policy: Policy) -> None:
-    """Weigh positive events into their users' histories."""
+def _apply(users: UserRows, columns: Columns, events: Index, policy: Policy) -> Index:
+    """Weigh positive events into their users' histories; returns those that no return has voided."""
     head, user, at = users.head, columns.user[events], columns.timestamp[events]
     head["events"][user] += 1
     day, today = head["cap_day"][user], at // DAY_MS
@@ -327,3 +328,4 @@ def _apply(users: UserRows, columns: Columns, events: Index, policy: Policy) -> 
         merge=merge_of(policy),
     )
     head["entries"] = entries
+    return events

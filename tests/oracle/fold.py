@@ -132,5 +132,11 @@ def _voided(row: UserRow, item: int, at: int) -> bool:
     return at <= found.voided
 
 
+def voided(row: UserRow, event: dict[str, Any], rules: Rules) -> bool:
+    """Has the row a return of the event's item that is not older than the event? Then nobody learns from it."""
+    found = _suppression(row, item_hash(event["item_id"], rules.item_key))
+    return found is not None and event["timestamp"] <= found.voided
+
+
 def _suppression(row: UserRow, item: int) -> Suppressed | None:
     return next((one for one in row.suppressed or [] if one.item == item), None)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tests.chaos.events import Events
-from tests.oracle.fold import apply_event
+from tests.oracle.fold import apply_event, voided
 from tests.oracle.hashes import generation_id, partition_of
 from tests.oracle.items import Item
 from tests.oracle.judge import judge
@@ -128,7 +128,7 @@ class HandMade:
             assert judged.event is not None
             outcome = apply_event(row, judged.event, record.offset, record.timestamp, RULES)
         self.counters[outcome] += 1
-        if outcome[0] == "applied" and judged.event is not None:
+        if outcome[0] == "applied" and judged.event is not None and not voided(row, judged.event, RULES):
             self._signal(judged.event)
         if outcome[0] in ("applied", "suppressed"):
             row.generation = generation_id(RULES.model_version)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.oracle.fold import Outcome, apply_event
+from tests.oracle.fold import Outcome, apply_event, voided
 from tests.oracle.hashes import generation_id, partition_of
 from tests.oracle.judge import Judged, judge
 from tests.oracle.logs import LogRecord
@@ -26,7 +26,7 @@ class Replay:
         outcomes: records by (outcome, reason).
         dead_letters: offset -> reason.
         states: user -> source_next -> the row after that event (without version, vector and epochs).
-        applied: events applied, by item id and event time.
+        applied: events applied and not voided by an earlier return, by item id and event time.
     """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -54,9 +54,9 @@ def replay(
             continue
         assert record.key is not None
         assert judged.event is not None
-        if outcome[0] == "applied":
-            out.applied[judged.event["item_id"], judged.event["timestamp"]] += 1
         row = rows[record.key]
+        if outcome[0] == "applied" and not voided(row, judged.event, rules):
+            out.applied[judged.event["item_id"], judged.event["timestamp"]] += 1
         if row.source_next in wanted.get(record.key, ()):
             out.states.setdefault(record.key, {})[row.source_next] = row.copy()
     for key, row in _changed(rows, starts):

@@ -1,6 +1,7 @@
 """Hold the item signals against the input: one for each applied event, where the item's owner reads it.
 
-Of pairs there is at most one more for each of them: that of the item drawn beside it.
+None for an event that a return had voided before it came. Of pairs there is at most one more for each of them: that of
+the item drawn beside it.
 """
 
 from __future__ import annotations

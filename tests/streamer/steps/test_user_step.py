@@ -271,6 +271,32 @@ def test_every_applied_event_sends_one_signal_to_its_items_partition() -> None:
     assert effects.facts["signals"] == 2
 
 
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3]])
+@pytest.mark.parametrize("objective", ["pointwise", "bpr"])
+def test_nobody_learns_from_a_purchase_that_was_returned_before_it_came(objective: Any, cuts: list[int]) -> None:
+    """It counts as applied, and reaches neither the item, nor what is popular, nor the judge."""
+    policy = msgspec.structs.replace(POLICY, sgd_objective=objective)
+    bodies = [
+        event(request_id="1", item_id="i1", event_type="return"),
+        event(request_id="2", item_id="i1", event_type="purchase", timestamp=NOW - 1000),
+        event(request_id="3", item_id="i1", event_type="purchase", timestamp=NOW),
+        event(request_id="4", item_id="i1", event_type="click", timestamp=NOW + 1),
+    ]
+    rows: dict[bytes, bytes] = {}
+    step = user_step(policy, sample=1.0)
+    effects = run(step, [record(n, body) for n, body in enumerate(bodies)], cuts, rows)
+    assert outcomes(effects) == {(Outcome.SUPPRESSED, None): 1, (Outcome.APPLIED, None): 3}
+    assert int(rows_of(rows).head["events"][0]) == 3
+    assert sum(one.facts.get("signals", 0) for one in effects) == 1
+    sent = [
+        key for one in effects for to, sends in one.sends.items() if to[0] == TOPICS.item_signals for key, *_ in sends
+    ]
+    assert sent.count(b"i1") == 1
+    assert [number for one in effects for number in one.sampled[0].applied.tolist()] == [1]
+    assert [kind for one in effects for kind in one.sampled[0].types] == ["return", "click"]
+    assert sum(len(one.sampled[0].trials or ()) for one in effects) == 1
+
+
 def test_headers_are_cloudevents_and_name_the_source() -> None:
     """Binary mode, and the traceparent of the newest event."""
     traced = record(5, event(), headers=(("traceparent", b"00-abc"),))
