@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.records import Policy
+from streamer.commands import audit as command
 from streamer.commands.audit import Audit
 from streamer.commands.explain import explain_scores
+from streamer.errors import CheckFailed
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.space import ItemSpace
+from streamer.settings import Settings
 from streamer.steps.parity import relative_error
 
 
@@ -62,3 +65,44 @@ def test_report_keeps_the_two_kinds_apart() -> None:
     assert (report["users"], report["items_standing_still"], report["items_moved_since"]) == (3, 2, 1)
     # Nothing judged is no error of 0.
     assert Audit(moved=[0.3]).report()["largest_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("compared", "others", "status"),
+    [
+        ([("a", 1e-7, True), ("b", 2e-7, True)], {}, "exact"),
+        ([("a", 1e-7, True), ("b", 2.68, False)], {}, "exact"),
+        ([("a", 0.1, False), ("b", 2.68, False), ("c", 0.3, False)], {}, "not_judged"),
+        ([], {"newer": 3}, "not_judged"),
+        ([("a", 1e-7, True), ("b", 1e-3, True)], {}, "wrong"),
+        ([("a", 1e-7, True), ("b", float("inf"), False)], {}, "wrong"),
+        ([("a", 0.1, False)], {"unpublished": 1}, "wrong"),
+        ([], {}, "nothing_there"),
+        ([], {"other_generation": 9}, "nothing_there"),
+    ],
+)
+def test_only_an_error_or_nothing_at_all_is_a_failure(
+    compared: list[tuple[str, float, bool]],
+    others: dict[str, int],
+    status: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A healthy system whose items moved since is none; who differs most has a name."""
+    found = Audit(**others)
+    for user, error, standing in compared:
+        found.compare(user, error, standing=standing)
+    assert found.status == status
+    monkeypatch.setattr(command, "settings_of", lambda config: Settings())
+    monkeypatch.setattr(command, "_audit", lambda settings, sample: found)
+    lines: list[str] = []
+    monkeypatch.setattr(command, "say", lines.append)
+    if status in ("wrong", "nothing_there"):
+        with pytest.raises(CheckFailed):
+            command.audit(sample=0, as_json=False)
+        return
+    command.audit(sample=0, as_json=False)
+    told = "\n".join(lines)
+    assert ("no error found" in told) == bool(found.moved or found.newer)
+    if found.moved:
+        assert "user b, by 268%" in told
+        assert found.report()["farthest_user"] == "b"

@@ -227,6 +227,10 @@ def test_audit_reports_moved_items_apart(connected: Commands, settings: Settings
     assert (report["items_standing_still"], report["items_moved_since"]) == (1, 1)
     assert report["largest_error"] < 1e-5
     assert report["largest_difference_where_moved"] > 1e-3
+    assert (report["status"], report["farthest_user"]) == ("exact", "ann")
+    stage.publish_items(3, seed=6)
+    quiet = connected("audit", "--json")
+    assert (quiet.code, quiet.json()["status"]) == (0, "not_judged")
 
 
 def test_audit_finds_a_wrong_vector(connected: Commands, settings: Settings) -> None:
