@@ -22,6 +22,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from bootstrap.broker import administration, client_options, committed_reader, speaking
+from bootstrap.matrix import counted
 from bootstrap.records import VERSION, Writer
 from bootstrap.serve import server_of
 from bootstrap.served import check, served
@@ -220,7 +221,10 @@ def _send_users(
     state, factors = settings.topic("user-state"), settings.topic("user-factors")
     policy, users, writer = manifest.policy, model.users, _writer(settings, manifest)
     shape = RowShape(manifest.width, policy.history_capacity, policy.keys_capacity, len(epochs))
-    lengths, server = np.diff(users.history_start), server_of(manifest, model, settings.engine.tolerance)
+    lengths, server = (
+        np.diff(counted(users, policy).history_start),
+        server_of(manifest, model, settings.engine.tolerance),
+    )
     for first in range(0, len(users.ids), _USERS):
         part = slice(first, min(first + _USERS, len(users.ids)))
         rows = users.rows(
@@ -240,18 +244,18 @@ def _send_users(
                 event_time=int(users.event_time[user]),
                 epochs=epochs,
                 suppressed=users.suppressed.get(user, ()),
-                **_basis_of(served, user - first, bool(lengths[user])),
+                **_made_of(served, user - first, bool(lengths[user])),
             )
             number = partition(record.key, counts[state])
             sender.send(state, record.key, row, None, number)
             sender.send(factors, record.key, record.value, record.headers, number)
 
 
-def _basis_of(served: Served | None, at: int, has_history: bool) -> dict[str, Any]:
+def _made_of(served: Served | None, at: int, has_history: bool) -> dict[str, Any]:
     """What the record of one user of a pass says of what its vector rests on."""
     if served is None:
-        return {"basis": "history" if has_history else "average"}
-    return {"basis": served.basis[at], "session": served.session[at] if served.has_session[at] else None}
+        return {"made_of": {"basis": "history" if has_history else "average"}}
+    return {"session": served.session[at] if served.has_session[at] else None, "made_of": served.made_of(at)}
 
 
 def _writer(settings: Settings, manifest: Manifest) -> Writer:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schemas.layouts import Suppression
 
@@ -63,19 +63,20 @@ class Writer:
         event_time: int,
         epochs: Sequence[int],
         suppressed: Sequence[Suppression],
-        basis: str,
+        made_of: Mapping[str, Any],
         session: F32 | None = None,
     ) -> Outgoing:
         """A user's record.
 
-        vector, session: (k,); epochs: for each item partition the offset that its vectors end at.
+        vector, session: (k,); made_of: basis and shares, as `serving.Served.made_of` has them; epochs: for each item
+        partition the offset that its vectors end at.
         """
         rest: dict[str, Any] = {
             "events": events,
             "event_time": event_time,
             "items_epoch": epochs,
             "suppressed": [entry.item_id for entry in suppressed if entry.until >= entry.positive],
-            "basis": basis,
+            **made_of,
         }
         if session is not None:
             rest["session"] = np.ascontiguousarray(session)

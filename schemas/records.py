@@ -79,7 +79,9 @@ class CatalogueEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One published vector, `factors.user-factors` and `factors.item-factors`.
 
-    ``suppressed`` is a user's only, ``weight`` an item's; ``session`` and ``bias`` are there where they apply. An item
+    ``suppressed`` is a user's only, ``weight`` an item's; ``session`` and ``bias`` are there where they apply. A user's
+    vector is ``w m + (1 - w) a``: ``w`` is ``history_weight``, ``a`` the ``prior``, both there where the basis is a
+    blend; ``m`` holds ``session_weight`` of the session, where there is one, and the rest of the long term. An item
     has a ``basis`` only where the generation does not have it ("history": it was folded in), ``popularity`` where the
     policy balances.
     """
@@ -96,7 +98,10 @@ class FactorRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     suppressed: list[Id] | None = None
     training_data_end: Millis | None = None
     basis: Literal["history", "blend", "segment", "average", "popularity"] | None = None
+    prior: Literal["segment", "average", "popularity"] | None = None
+    history_weight: Share | None = None
     session: list[float] | None = None
+    session_weight: Share | None = None
     bias: float | None = None
     popularity: NotNegative | None = None
     weight: Positive | None = None

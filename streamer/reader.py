@@ -59,6 +59,9 @@ class Factor:
     session: npt.NDArray[np.float32] | None = None
     weight: float = 1.0
     bias: float | None = None
+    prior: str | None = None
+    history_weight: float | None = None
+    session_weight: float | None = None
 
     @property
     def row(self) -> npt.NDArray[np.float32]:
@@ -87,6 +90,9 @@ class _Rest(msgspec.Struct):
     session: list[float] | None = None
     weight: float | None = None
     bias: float | None = None
+    prior: str | None = None
+    history_weight: float | None = None
+    session_weight: float | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Rest)
@@ -131,6 +137,9 @@ def decode_factor(record: Any, kind: Literal["user", "item"]) -> Factor:
         session=session,
         weight=1.0 if rest.weight is None else rest.weight,
         bias=rest.bias,
+        prior=rest.prior,
+        history_weight=rest.history_weight,
+        session_weight=rest.session_weight,
     )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,12 +102,28 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """vectors (B, k) as published; basis of each; session (B, k), and which users have one (B,)."""
+    """What is published of B users, and of what it is made.
+
+    vectors (B, k); basis of each; session (B, k), and which users have one (B,); session_weight: its share in m;
+    weight (B,): w; prior: where a comes from.
+    """
 
     vectors: Float32Array
     basis: list[Basis]
     session: Float32Array
     has_session: BoolArray
+    session_weight: float
+    weight: FloatArray
+    prior: list[Basis]
+
+    def made_of(self, at: int) -> dict[str, Any]:
+        """The record's fields of one user beside the session: basis, and the shares where something is mixed."""
+        fields: dict[str, Any] = {"basis": self.basis[at]}
+        if self.basis[at] == "blend":
+            fields |= {"prior": self.prior[at], "history_weight": float(self.weight[at])}
+        if self.has_session[at]:
+            fields["session_weight"] = self.session_weight
+        return fields
 
 
 def serve(
@@ -136,11 +152,12 @@ def serve(
     mixed = np.where(
         weight[:, None] < 1.0, weight[:, None] * mixed + (1.0 - weight[:, None]) * priors.vectors[row], mixed
     )
+    prior = [priors.basis[at] for at in row.tolist()]
     basis: list[Basis] = [
-        "history" if share == 1.0 else "blend" if share else priors.basis[at]
-        for share, at in zip(weight.tolist(), row.tolist(), strict=True)
+        "history" if share == 1.0 else "blend" if share else name
+        for share, name in zip(weight.tolist(), prior, strict=True)
     ]
-    return Served(mixed.astype(np.float32), basis, session, has)
+    return Served(mixed.astype(np.float32), basis, session, has, policy.session_weight, weight, prior)
 
 
 def session_of(item: HashArray, time: IntArray, used: BoolArray, gap_ms: int, most: int) -> BoolArray:

@@ -195,7 +195,8 @@ def _fitting(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
 
 def served_fields(served: Served) -> list[bytes]:
     """What each user's record says last where more than the long-term vector goes into the published one."""
-    fields = [b',"suppressed":[],"basis":"%b"' % basis.encode() for basis in served.basis]
+    made = [orjson.dumps(served.made_of(at)) for at in range(len(served.basis))]
+    fields = [b',"suppressed":[],' + text[1:-1] for text in made]
     if served.has_session.any():
         for at, text in enumerate(_texts(served.session)):
             if served.has_session[at]:

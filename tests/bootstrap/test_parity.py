@@ -402,7 +402,7 @@ def test_what_is_published_equals_the_streams(tmp_path: Path, options: dict[str,
     for at, user in enumerate(users):
         record = published[user]
         np.testing.assert_allclose(record["vector"], served.vectors[at], atol=1e-5)
-        assert record["basis"] == served.basis[at]
+        assert {name: record.get(name) for name in served.made_of(at)} == served.made_of(at)
         assert ("session" in record) == served.has_session[at]
         if served.has_session[at]:
             np.testing.assert_allclose(record["session"], served.session[at], atol=1e-5)

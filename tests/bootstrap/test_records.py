@@ -63,8 +63,11 @@ def test_an_items_weight_reaches_a_worker(encoding: Any) -> None:
 def test_a_user_says_what_the_vector_rests_on(encoding: Any, session: Any, basis: str) -> None:
     """Suppressed items are those that no later positive event has lifted."""
     suppressed = (Suppression("a", 1, 10, 0, 5), Suppression("b", 2, 10, 0, 11), Suppression("c", 3, 10, 10, 10))
+    shares = {"prior": "segment", "history_weight": 0.6, "session_weight": 0.3} if basis == "blend" else {}
     about: dict[str, Any] = {"events": 3, "event_time": 9, "epochs": [4, 0], "suppressed": suppressed}
-    made = Writer("test", "m1", 7, encoding).user("u", VECTOR, **about, basis=basis, session=session)
+    made = Writer("test", "m1", 7, encoding).user(
+        "u", VECTOR, **about, made_of={"basis": basis} | shares, session=session
+    )
     text = made.value if encoding == "json" else dict(made.headers)["factors.record"]
     record = msgspec.convert({"vector": []} | orjson.loads(text), FactorRecord)
     assert (record.session is None) == (session is None)
@@ -72,4 +75,6 @@ def test_a_user_says_what_the_vector_rests_on(encoding: Any, session: Any, basis
         assert np.array(record.session, np.float32).tobytes() == session.tobytes()
     assert record.suppressed == ["a", "c"]
     assert record.basis == basis
+    named = {name: getattr(record, name) for name in ("prior", "history_weight", "session_weight")}
+    assert {name: value for name, value in named.items() if value is not None} == shares
     assert (record.kind, record.events, record.items_epoch) == ("user", 3, [4, 0])

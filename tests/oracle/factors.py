@@ -103,7 +103,8 @@ def served_otherwise(body: dict[str, Any], row: UserRow, items: ItemMatrix, rule
         apart = np.linalg.norm(np.array(session, np.float64) - want.session)
         if not apart <= 1e-5 * np.linalg.norm(want.session):
             differing.append("session")
-    return [*differing, *(["basis"] if body.get("basis") != want.basis else [])]
+    wanted = {"basis": want.basis, "prior": None, "history_weight": None, "session_weight": None} | want.shares
+    return [*differing, *(name for name, value in wanted.items() if body.get(name) != value)]
 
 
 def _few(numbers: list[Any]) -> str:

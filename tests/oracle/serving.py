@@ -17,11 +17,12 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """vector, session: (k,), the latter None where there is none; basis as in the record."""
+    """vector, session: (k,), the latter None where there is none; basis and shares as in the record."""
 
     vector: F64
     basis: str
     session: F64 | None
+    shares: dict[str, object]
 
 
 def expected(row: UserRow, items: ItemMatrix, rules: Rules) -> Expected:
@@ -38,7 +39,10 @@ def expected(row: UserRow, items: ItemMatrix, rules: Rules) -> Expected:
         share = min(1.0, row.events / rules.blend_events) if rules.blend_events else 1.0
     prior, name = _prior(row, rules)
     basis = "history" if share == 1 else "blend" if share > 0 else name
-    return Expected(share * vector + (1 - share) * prior, basis, session)
+    shares: dict[str, object] = {"prior": name, "history_weight": share} if basis == "blend" else {}
+    if session is not None:
+        shares["session_weight"] = rules.session_weight
+    return Expected(share * vector + (1 - share) * prior, basis, session, shares)
 
 
 def session_entries(history: list[Entry], rules: Rules) -> list[Entry]:

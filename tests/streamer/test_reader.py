@@ -51,6 +51,7 @@ def test_both_encodings_give_the_same(encoding: Encoding) -> None:
     factor = decode_factor(_made("ü", 2, encoding), "user")
     assert (factor.id, factor.kind, factor.version, factor.model_version) == ("ü", "user", 2, "m1")
     assert (factor.events, factor.event_time, factor.suppressed, factor.basis) == (5, 66, ("x",), "history")
+    assert (factor.prior, factor.history_weight, factor.session_weight) == (None, None, None)
     assert (factor.published, factor.partition, factor.offset, factor.deleted) == (77, 3, 9, False)
     assert factor.vector is not None
     assert factor.vector.dtype == np.float32

@@ -80,6 +80,24 @@ def test_few_events_lean_on_a_prior(
     found = served(Policy(blend_events=4), events=events, segment=segment, index=index)
     np.testing.assert_allclose(found.vectors, share * np.array([[2.0, -4.0, 6.0]]) + (1 - share) * prior, rtol=1e-6)
     assert found.basis == [basis]
+    if basis == "blend":
+        name = "segment" if prior is PHONE else "average"
+        assert found.made_of(0) == {"basis": "blend", "prior": name, "history_weight": share}
+    else:
+        assert found.made_of(0) == {"basis": basis}
+
+
+def test_the_record_says_what_the_vector_is_made_of() -> None:
+    """Long term, session and prior with their shares of it give what is published."""
+    policy = Policy(session_weight=0.3, session_gap_ms=500, blend_events=4)
+    found = served(policy, events=3, segment="phone")
+    told = found.made_of(0)
+    w, s = told.pop("history_weight"), told.pop("session_weight")
+    assert told == {"basis": "blend", "prior": "segment"}
+    again = w * (1 - s) * np.array([2.0, -4.0, 6.0]) + w * s * found.session[0] + (1 - w) * PHONE
+    np.testing.assert_allclose(found.vectors[0], again, rtol=1e-6)
+    plainly = served(policy, events=9, index=(-1, -1, -1))
+    assert plainly.made_of(0) == {"basis": "average"}
 
 
 def test_popularity_is_the_last_resort() -> None:
