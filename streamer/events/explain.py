@@ -51,6 +51,13 @@ def explain(value: bytes | None, headers: Headers) -> Interaction | Rejected:
     return Interaction(**normal)
 
 
+def says_value(value: bytes | None, headers: Headers) -> bool:
+    """Does a good event name its value itself? In the record a value left out looks like one of 1."""
+    parsed = parse(value)
+    event = None if isinstance(parsed, Rejected) else unwrap(parsed, headers).event
+    return isinstance(event, dict) and "value" in event
+
+
 def _field_errors(event: dict[str, Any], normal: dict[str, Any], envelope: Unwrapped) -> Iterator[FieldError]:
     for name in REQUIRED:
         if name not in event:

@@ -15,7 +15,7 @@ that the user has rated, and over nothing else::
 The batch job's half-steps are the same regression, with the sides changed for the items. A rating has the weight
 w = 2^(-age / rating_half_life) * 2^(-newer / recency_entries), 1 where both are off; `streamer.factors.weigh` says what
 ages and newer entries are. A newer rating of an item takes the place of the older one. The rating is an event's
-`value`, whichever positive type brings it; an event without one rates 1, as the event's schema has it.
+`value`, whichever positive type brings it; a positive event without one rates nothing and is set aside.
 """
 
 from __future__ import annotations

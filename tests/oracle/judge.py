@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from tests.oracle.logs import LogRecord
-from tests.oracle.rules import KNOWN_TYPES, Rules
+from tests.oracle.rules import KNOWN_TYPES, POSITIVE, Rules
 
 _INT64 = range(-(2**63), 2**63)
 _MAX_DEPTH = 64
@@ -62,9 +62,14 @@ def _withheld(event: dict[str, Any], record: LogRecord, rules: Rules) -> str:
         ("internal", event.get("traffic") == "internal"),
         ("wrong_tenant", rules.tenant is not None and tenant != rules.tenant),
         ("invalid_item", event["item_id"] in rules.invalid_items),
-        ("set_aside", event["event_type"] == "report"),
+        ("set_aside", event["event_type"] == "report" or _unrated(event, rules)),
     ]
     return next((reason for reason, applies in tests if applies), "")
+
+
+def _unrated(event: dict[str, Any], rules: Rules) -> bool:
+    """Where values are ratings, a positive event without one says nothing."""
+    return rules.feedback == "explicit" and event["event_type"] in POSITIVE and "value" not in event
 
 
 def _read(record: LogRecord, rules: Rules) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Rules:
     weights: dict[str, float] = field(
         default_factory=lambda: dict(zip(POSITIVE, (0.5, 1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
     )
+    feedback: str = "implicit"
     half_life_ms: int = 30 * _DAY_MS
     confidence: str = "log"
     alpha: float = 5.0

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from schemas.layouts import RowShape, decode_item_row, decode_signals, decode_user_rows, encode_user_rows
+from schemas.outcomes import Outcome, Reason
 from schemas.records import FactorRecord, Manifest, Policy
 from streamer.engine.replica import ItemReplica
 from streamer.events.hashes import generation_id
@@ -23,6 +24,9 @@ from streamer.steps.item import ItemStep, ItemTopics
 from streamer.steps.items import Items
 from streamer.steps.parity import parity_error
 from streamer.steps.user import UserStep
+from tests.oracle.judge import judge
+from tests.oracle.logs import LogRecord
+from tests.oracle.rules import Rules
 from tests.streamer.steps.world import NOW, TOPICS, FakeRecord, event, items, manifest, record, run
 
 K, MEAN = 7, 3.4
@@ -64,6 +68,39 @@ def row_of(factor: FactorRecord) -> np.ndarray:
 def solved(view: Items, ratings: dict[str, float]) -> np.ndarray:
     rows = view.space.vectors[[view.space.index_of(item) for item in ratings]]
     return solve_ratings(rows, np.array([*ratings.values()]), np.ones(len(ratings)), MEAN, POLICY)
+
+
+@pytest.mark.parametrize("envelope", [False, True])
+def test_what_is_no_rating_takes_no_ratings_place(envelope: bool) -> None:
+    """A view without a value is set aside, with one it rates, of 1 too; what hides an item needs none."""
+    view, rows = items(POLICY), dict[bytes, bytes]()
+    bodies = [
+        event(request_id="1", value=5.0),
+        event(request_id="2", event_type="view", timestamp=NOW + 1),
+        event(request_id="3", item_id="i4", value=1),
+        event(request_id="4", item_id="i4", event_type="hide"),
+    ]
+    values = [orjson.dumps(wrapped(body) if envelope else body) for body in bodies]
+    records = [record(number, body, value=values[number]) for number, body in enumerate(bodies)]
+    [effects] = run(user_step(view), records, [], rows)
+    assert effects.outcomes == {
+        (Outcome.APPLIED, None): 2,
+        (Outcome.FILTERED, Reason.SET_ASIDE): 1,
+        (Outcome.SUPPRESSED, None): 1,
+    }
+    wanted = solved(view, {"i1": 5.0, "i4": 1.0})
+    np.testing.assert_allclose(row_of(published(effects)[0]), wanted, rtol=1e-5)
+    rules = Rules.of_manifest(msgspec.json.encode(explicit()), partitions=1)
+    assert [judge(LogRecord(0, one.offset, one.key, one.value, NOW), rules).withheld for one in records] == [
+        "",
+        "set_aside",
+        "",
+        "",
+    ]
+
+
+def wrapped(body: dict[str, Any]) -> dict[str, Any]:
+    return {"specversion": "1.0", "id": "e", "source": "s", "type": "t", "data": body}
 
 
 def test_vector_and_bias_are_solved_and_published_apart() -> None:
