@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,7 +85,7 @@ def test_report_keeps_the_two_kinds_apart() -> None:
 )
 def test_only_an_error_or_nothing_at_all_is_a_failure(
     compared: list[tuple[str, float, bool]],
-    others: dict[str, int],
+    others: dict[str, Any],
     status: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

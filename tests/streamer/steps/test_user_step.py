@@ -248,6 +248,25 @@ def test_caps_bound_what_one_user_and_one_item_can_do() -> None:
     assert outcomes(effects) == {(Outcome.APPLIED, None): 3, (Outcome.FILTERED, Reason.CAPPED): 3}
 
 
+@pytest.mark.parametrize("order", [("buy", "back"), ("back", "buy")])
+def test_a_returned_purchase_has_used_up_its_days_cap(order: tuple[str, ...]) -> None:
+    """But not its item's strength: that is void, whichever of both comes first."""
+    policy = msgspec.structs.replace(POLICY, cap_item_strength=4.0, cap_user_events_per_day=2)
+    acts = {
+        "buy": event(request_id="buy", event_type="purchase", timestamp=NOW - 2),
+        "back": event(request_id="back", event_type="return", timestamp=NOW - 1),
+    }
+    later = [event(request_id="again"), event(request_id="too much", item_id="i2")]
+    rows: dict[bytes, bytes] = {}
+    bodies = [*(acts[name] for name in order), *later]
+    effects = run(user_step(policy), [record(n, body) for n, body in enumerate(bodies)], [1, 2, 3], rows)
+    assert [list(one.outcomes) for one in effects[2:]] == [
+        [(Outcome.APPLIED, None)],
+        [(Outcome.FILTERED, Reason.CAPPED)],
+    ]
+    assert (rows_of(rows).head["events"][0], rows_of(rows).head["cap_count"][0]) == (2, 2)
+
+
 def test_an_invalid_item_is_filtered() -> None:
     """Withdrawn and banned items take no events."""
     view = items(POLICY)
