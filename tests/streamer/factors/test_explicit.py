@@ -102,6 +102,15 @@ def test_item_steps_do_not_depend_on_batches(seed: int, cut: int) -> None:
     np.testing.assert_allclose(alone[of[0]], y + step, atol=1e-6)
 
 
+def test_one_absurd_rating_moves_an_item_by_the_clip() -> None:
+    """In the direction that it says, and no further; so its length is what is reported."""
+    items, users = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
+    for rating, sign in ((1e12, 1.0), (-1e12, -1.0)):
+        moved, norms = apply_ratings(items, np.zeros(1, np.intp), users, np.array([rating]), 3.0, policy(sgd_clip=0.5))
+        np.testing.assert_allclose(moved, [[sign * 0.5 / np.sqrt(3)] * 3], rtol=1e-6)
+        assert norms.tolist() == [0.5]
+
+
 def test_a_step_that_is_not_finite_is_refused() -> None:
     """The item stays as it was."""
     items = np.ones((1, 3), np.float32)

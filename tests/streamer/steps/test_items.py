@@ -72,3 +72,15 @@ def test_the_frozen_catalogue_is_in_the_order_of_ids() -> None:
     for made in views:
         assert [made.space.ids[at] for at in made.frozen.tolist()] == ["a", "b", "c"]
         assert made.frozen_hashes().tolist() == [made.of(name)[1] for name in "abc"]
+
+
+def test_a_record_that_is_not_newer_is_dropped() -> None:
+    """The same version again is a record read twice, or another generation's copy: the first one stands."""
+    view = items(Policy(), 2)
+    first = np.full((1, K), 2.0, np.float32)
+    assert view.put(["i0"], [5], first) == 1
+    for version in (5, 4):
+        assert view.put(["i0"], [version], first + 1) == 0
+        assert np.array_equal(view.space.vectors[0], first[0])
+    assert view.put(["i0", "i0"], [6, 6], np.concatenate([first + 2, first + 3])) == 1
+    assert np.array_equal(view.space.vectors[0], first[0] + 2)

@@ -32,8 +32,8 @@ def step_of(policy: Policy, view: Items | None = None) -> ItemStep:
     return ItemStep(made(policy), items(policy) if view is None else view, ITEM_TOPICS, encoding="json", source="test")
 
 
-def chosen(item: str, *users: int, seed: int = 0, model: str = "m1") -> list[FakeRecord]:
-    """One signal a user on an item."""
+def chosen(item: str, *users: int, seed: int = 0, model: str = "m1", sign: float | None = None) -> list[FakeRecord]:
+    """One signal a user on an item; of a pair with a ``sign``, below 0 where the item was only drawn."""
     draw = np.random.default_rng([seed, *users])
     values = encode_signals(
         confidence=np.full(len(users), 4.0),
@@ -41,6 +41,7 @@ def chosen(item: str, *users: int, seed: int = 0, model: str = "m1") -> list[Fak
         user=np.array(users, np.uint64),
         generation=generation_id(model),
         vector=draw.standard_normal((len(users), K)).astype(np.float32),
+        pair=None if sign is None else (np.zeros(len(users)), np.full(len(users), sign)),
     )
     return [FakeRecord(item.encode(), value, next(OFFSETS)) for value in values]
 
@@ -81,6 +82,24 @@ def test_it_is_solved_anew_until_the_reservoir_is_full_and_moves_from_then_on() 
     assert 0 < np.linalg.norm(moved.vector - full.vector) <= policy.sgd_clip
     assert moved.origin is not None
     assert np.array_equal(moved.origin, full.origin)
+
+
+def test_who_drew_it_says_nothing_of_an_item_that_is_still_solved_from_its_users() -> None:
+    """A pair's other half is no user of the item: its reservoir and vector stay, before its fold-in and after."""
+    policy, rows = Policy(sgd_objective="bpr"), dict[bytes, bytes]()
+    step = step_of(policy)
+    apply(step, chosen("new", 1, 2, sign=1.0), rows)
+    for known, user in ((False, 8), (True, 9)):
+        before = decode_item_row(rows[b"new"], dimension=K)
+        assert (before.known, before.reservoir is None) == (known, False)
+        apply(step, chosen("new", user, sign=-1.0), rows)
+        after = decode_item_row(rows[b"new"], dimension=K)
+        assert before.reservoir is not None
+        assert after.reservoir is not None
+        assert after.reservoir.tobytes() == before.reservoir.tobytes()
+        assert (after.vector.tobytes(), after.known) == (before.vector.tobytes(), known)
+        assert (after.events, after.source_next > before.source_next) == (before.events, True)
+        apply(step, chosen("new", 3, sign=1.0), rows)
 
 
 def test_users_whose_histories_hold_it_are_solved_with_it_at_their_next_event() -> None:
