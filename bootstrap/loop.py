@@ -1,6 +1,7 @@
 """Retrain by itself: every so often, on the workers' wish, or both; one round after another until told to stop.
 
-A round that fails (gates, data, broker) is told and the loop goes on: the generation that is served stays.
+A round that fails (gates, data, broker, or an error of the program, which is logged with its stack) is told and the
+loop goes on: the generation that is served stays.
 
 A wish counts while no generation was created after it. A round that it led to answers it, whatever came of it: where
 the gates said no, the next wish, or the next turn of the clock, tries again with more data.
@@ -8,6 +9,7 @@ the gates said no, the next wish, or the next turn of the clock, tries again wit
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from streamer.settings import Settings
 
+_log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
@@ -109,6 +112,10 @@ def repeat(
         except FactorsError as problem:
             code = problem.exit_code
             say(f"round {done} published nothing: {problem}")
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the next round may do without it
+            code = FactorsError.exit_code
+            say(f"round {done} published nothing: an error of the program: {type(problem).__name__}: {problem}")
+            _log.error("round %d of the training failed", done, exc_info=problem)
     return code
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bootstrap.loop import Plan, ending_cleanly, repeat, seconds_of
 from schemas.records import Retrain
-from streamer.errors import BrokerError, CheckFailed, ConfigError, FactorsError
+from streamer.errors import BrokerError, CheckFailed, ConfigError
 
 
 class World:
@@ -20,7 +20,7 @@ class World:
         self.now, self.takes, self.wishes = 0.0, takes, wishes or {}
         self.began: list[float] = []
         self.said: list[str] = []
-        self.fails: dict[int, FactorsError] = {}
+        self.fails: dict[int, Exception] = {}
         self.outage: Callable[[float], bool] = lambda now: False
 
     def train(self) -> None:
@@ -68,6 +68,27 @@ def test_wishes_are_not_answered_too_often() -> None:
     world.run(Plan(None, True, 300, 2))
     assert world.began[0] == 10
     assert 310 <= world.began[1] <= 315
+
+
+def test_a_wish_made_during_a_round_waits_as_well() -> None:
+    """It is there when the round ends, and the least time between rounds still counts."""
+    world = World(takes=5, wishes={10.0: 1, 12.0: 2})
+    world.run(Plan(None, True, 300, 2))
+    assert world.began[0] == 10
+    assert 310 <= world.began[1] <= 315
+
+
+def test_an_error_of_the_program_is_told_and_the_next_round_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """One sentence, and the stack in the log."""
+    world = World()
+    world.fails = {1: ValueError("negative dimensions"), 2: ZeroDivisionError("by zero")}
+    assert world.run(Plan(60, False, 1, 3)) == 0
+    assert world.said[1] == "round 1 published nothing: an error of the program: ValueError: negative dimensions"
+    assert world.began == [0, 60, 120]
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
+    world = World()
+    world.fails = {1: ValueError("no")}
+    assert world.run(Plan(60, False, 1, 1)) == 1
 
 
 def test_clock_and_wishes_together() -> None:
