@@ -19,14 +19,34 @@ class Engine(StrEnum):
 
 
 def expect_usable(engine: Engine, settings: Settings, *, warm_start: bool) -> None:
-    """Refuse before anything is read what this engine would have to ignore.
+    """Refuse before anything is read what this engine, or the objective, would have to ignore.
 
     Raises:
-        ConfigError: MLlib's ALS has b = sum c v, tells no loss and starts at random; or Spark or its Java is missing.
+        ConfigError: MLlib's ALS has b = sum c v and a ridge of its own, weighs unobserved pairs alike, tells no loss
+            and starts at random; pairs are not confidences; or Spark or its Java is missing.
     """
-    if engine is Engine.NATIVE:
-        return
-    source, mistakes = f"--engine {engine}", []
+    mistakes = _of_objective(settings)
+    if engine is Engine.SPARK:
+        mistakes += _of_spark(settings, warm_start=warm_start)
+    if mistakes:
+        raise ConfigError(mistakes=mistakes)
+    if engine is Engine.SPARK:
+        # Not before: the base package runs without Spark.
+        from bootstrap.session import expect_installed
+
+        expect_installed()
+
+
+def _of_objective(settings: Settings) -> list[Mistake]:
+    power, objective = settings.policy.unobserved_power, settings.bootstrap.objective
+    if objective != "bpr" or not power:
+        return []
+    said = "pairs have no unobserved ones to weigh; see bootstrap.negative_popularity; must be 0"
+    return [Mistake(f'bootstrap.objective = "{objective}"', "policy.unobserved_power", str(power), said)]
+
+
+def _of_spark(settings: Settings, *, warm_start: bool) -> list[Mistake]:
+    source, mistakes = f"--engine {Engine.SPARK}", []
     if settings.policy.rhs != "c":
         said = 'MLlib knows only "c"; the engine native knows both'
         mistakes.append(Mistake(source, "policy.rhs", settings.policy.rhs, said))
@@ -39,11 +59,14 @@ def expect_usable(engine: Engine, settings: Settings, *, warm_start: bool) -> No
     if settings.bootstrap.patience:
         said = "MLlib tells no loss to stop by; must be 0"
         mistakes.append(Mistake(source, "bootstrap.patience", str(settings.bootstrap.patience), said))
+    ignored = {
+        "ridge_nu": "MLlib's ridge grows with the row, by its own rule",
+        "ridge_alpha0": "MLlib's ridge grows with the row, by its own rule",
+        "unobserved_power": "MLlib weighs all unobserved pairs alike",
+    }
+    for name, why in ignored.items():
+        if value := getattr(settings.policy, name):
+            mistakes.append(Mistake(source, f"policy.{name}", str(value), f"{why}; must be 0"))
     if warm_start:
         mistakes.append(Mistake(source, "--warm-start", None, "MLlib starts at random; leave it out"))
-    if mistakes:
-        raise ConfigError(mistakes=mistakes)
-    # Not before: the base package runs without Spark.
-    from bootstrap.session import expect_installed
-
-    expect_installed()
+    return mistakes

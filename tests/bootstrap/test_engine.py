@@ -35,6 +35,22 @@ def test_spark_knows_implicit_als_alone(key: str, value: str, tmp_path: Path) ->
         expect_usable(Engine.SPARK, settings_of(tmp_path, **{f"FACTORS_{key}": value}), warm_start=False)
 
 
+@pytest.mark.parametrize("key", ["ridge_nu", "ridge_alpha0", "unobserved_power"])
+def test_spark_has_a_ridge_and_weights_of_its_own(key: str, tmp_path: Path) -> None:
+    """What MLlib would train without is refused, not ignored."""
+    settings = settings_of(tmp_path, **{f"FACTORS_POLICY__{key.upper()}": "0.5"})
+    expect_usable(Engine.NATIVE, settings, warm_start=False)
+    with pytest.raises(ConfigError, match=rf"policy\.{key} = 0\.5: MLlib"):
+        expect_usable(Engine.SPARK, settings, warm_start=False)
+
+
+def test_pairs_have_no_unobserved_ones(tmp_path: Path) -> None:
+    """BPR draws its negatives: a weight of unobserved pairs would be of no effect on the items."""
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__OBJECTIVE="bpr", FACTORS_POLICY__UNOBSERVED_POWER="0.5")
+    with pytest.raises(ConfigError, match=r'objective = "bpr": policy\.unobserved_power = 0\.5: .*negative_popularity'):
+        expect_usable(Engine.NATIVE, settings, warm_start=False)
+
+
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is missing, and how it is installed."""
     monkeypatch.setattr(session, "find_spec", lambda name: None if name == "pyspark" else object())
