@@ -17,7 +17,8 @@ half-step then lowers its own loss::
     L = sum over all pairs w (x.v)^2 + sum (c - 1)(x.v)^2 - 2 q (x.v) + q^2/c + sum λ|x|^2 + sum λ_items |v|^2
 
 A row's own ridge is a diagonal of its own there, so it costs k more numbers a row: with ``ridge_nu`` above 0 it is
-``λ (n + alpha0 m)^nu`` for n pairs of the row out of m (Rendle et al. 2022, doi 10.1145/3523227.3548486).
+``λ (n + alpha0 m)^nu`` for n pairs of the row and m rows of the other side that have any (Rendle et al. 2022, doi
+10.1145/3523227.3548486).
 
 With ``weights`` w of the items' unobserved pairs, V'V becomes V' diag(w) V for the users, and V'V of an item's own
 half-step w times X'X, diag(w g + λ); an observed pair always weighs c - 1 more than an unobserved one of its item.
@@ -95,7 +96,7 @@ class Training:
             raise ValueError(f"ridge_nu must be from 0 to 1, ridge_alpha0 0 or more: {self}")
 
     def ridges_of(self, ridge: float, pairs: npt.NDArray[np.integer], others: int) -> F64:
-        """The ridge of each row (n,) of so many pairs, with so many rows on the other side."""
+        """The ridge of each row (n,) of so many pairs; others: how many rows of the other side have a pair."""
         if not self.ridge_nu:
             return np.full(len(pairs), ridge)
         # A row without pairs is solved by zeros whatever its ridge is; it must not be 0.
@@ -109,6 +110,11 @@ class Iteration:
     number: int
     of: int
     loss: float
+
+
+def has_settled(before: float, loss: float, patience: float) -> bool:
+    """Has the loss fallen by less than this share of itself? Never with a patience of 0, also where it rises."""
+    return patience > 0 and before - loss < patience * abs(loss)
 
 
 def fit_items(
@@ -143,7 +149,7 @@ def fit_items(
         half_step(by_user, v, x, training, weights=weights)
         loss = half_step(by_item, x, v, training, items=True, weights=weights)
         on_iteration(Iteration(number, training.iterations, loss))
-        if before - loss < training.patience * abs(loss):
+        if has_settled(before, loss, training.patience):
             break
         before = loss
     return v
@@ -171,21 +177,24 @@ def half_step(
     place, because both matrices of a large catalogue are most of the memory.
     """
     ridge, other = reversed(training.ridges) if items else training.ridges
+    # Of each row of the other side. Rows without a pair are nobody: users who hid things alone, or came after the cut.
+    pairs, own = np.bincount(confidence.indices, minlength=len(fixed)), np.diff(confidence.indptr)
     values, axes = np.linalg.eigh(gramian(fixed, None if items else weights))
+    # Exact is exact to what float32 can hold of the result: turned and solved in float64.
+    axes = axes if training.solver == "cholesky" else axes.astype(np.float32)
     side = _Side(
         confidence.astype(np.float64, copy=False),
-        np.ascontiguousarray(fixed @ axes.astype(np.float32)),
+        np.ascontiguousarray(fixed @ axes),
         values,
         weights if weights is not None and items else np.ones(len(moving)),
-        training.ridges_of(ridge, np.diff(confidence.indptr), len(fixed)),
-        axes.astype(np.float32),
+        training.ridges_of(ridge, own, int(np.count_nonzero(pairs))),
+        axes,
         training,
     )
     loss = other * float(np.einsum("ij,ij->", fixed, fixed, dtype=np.float64))
     if training.ridge_nu:
-        pairs = np.bincount(confidence.indices, minlength=len(fixed))
         lengths = np.einsum("ij,ij->i", fixed, fixed, dtype=np.float64)
-        loss = float(training.ridges_of(other, pairs, len(moving)) @ lengths)
+        loss = float(training.ridges_of(other, pairs, int(np.count_nonzero(own))) @ lengths)
     with ThreadPoolExecutor(training.threads or os.cpu_count() or 1, "als") as pool:
         # Added up in their order, whoever came first.
         for share in pool.map(lambda rows: side.lower(rows, moving), _runs(confidence.indptr)):
@@ -198,15 +207,15 @@ class _Side:
     """One half-step's problem.
 
     rows: (m, k) fixed vectors, values: (k,) the Gramian's diagonal, both where it is diagonal; weights, ridges: (n,)
-    make the diagonal of a row's system of it.
+    make the diagonal of a row's system of it. rows and axes (k, k) are float64 for the exact solver, else float32.
     """
 
     confidence: csr_array
-    rows: F32
+    rows: F32 | F64
     values: F64
     weights: F64
     ridges: F64
-    axes: F32
+    axes: F32 | F64
     training: Training
 
     def lower(self, run: slice, moving: F32) -> float:
@@ -265,14 +274,15 @@ class _Block:
     def __init__(self, confidence: csr_array, rows: slice, pairs: slice, side: _Side, rhs: Literal["c", "c-1"]) -> None:
         c: F64 = confidence.data[pairs]
         ridges = side.ridges[rows, None]
-        self.diagonal = np.maximum(side.weights[rows, None] * side.values + ridges, ridges).astype(np.float32)
+        kind: Any = side.rows.dtype
+        self.diagonal = np.maximum(side.weights[rows, None] * side.values + ridges, ridges).astype(kind)
         self.vectors = side.rows[confidence.indices[pairs]]
         self.indptr = confidence.indptr[rows.start : rows.stop + 1] - pairs.start
         self.lengths = np.diff(self.indptr)
         self.columns = np.arange(len(c), dtype=self.indptr.dtype)
-        self.weight = (c - 1).astype(np.float32)
+        self.weight = (c - 1).astype(kind)
         q = c if rhs == "c" else c - 1
-        self.target = self._gather(q.astype(np.float32))
+        self.target = self._gather(q.astype(kind))
         self.constant = float(np.sum(q * q / c))
 
     def _gather(self, values: F32) -> F32:
@@ -309,8 +319,8 @@ class _Block:
     def solve(self, x: F32) -> float:
         """Solve every row of ``x`` exactly, in float64; returns these rows' share of the loss."""
         for row, (start, end) in enumerate(zip(self.indptr, self.indptr[1:], strict=False)):
-            v = self.vectors[start:end].astype(np.float64)
-            system = np.diag(self.diagonal[row].astype(np.float64)) + (v * self.weight[start:end, None]).T @ v
+            v = self.vectors[start:end]
+            system = np.diag(self.diagonal[row]) + (v * self.weight[start:end, None]).T @ v
             x[row] = np.linalg.solve(system, self.target[row])
         return self.constant - float(np.einsum("ij,ij->", self.target, x, dtype=np.float64))
 

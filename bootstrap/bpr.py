@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bootstrap.als import Iteration
+from bootstrap.als import Iteration, has_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 _START = 0.1
+_WATCHED = 20_000  # triples at most that patience looks at
 _REDRAWS = 10  # rounds in which a negative that its user has had is drawn anew; what is left over is left out
 
 
@@ -65,7 +66,8 @@ def fit_bpr(
     """Item vectors (items, k); the same bytes for the same matrix, seed and start.
 
     by_user: (users, items), of which only the pairs count; start: (items, k), a row that is not finite is random;
-    ``on_iteration`` hears the sum of ln(1 + exp(-d)), each measured before its step.
+    ``on_iteration`` hears the sum of ln(1 + exp(-d)), each measured before its step. An epoch's triples are its own, so
+    that this sum also rises by chance: ``patience`` judges the same sum over some triples that stay.
     """
     draw = np.random.default_rng(seed)
     count, items = by_user.shape
@@ -78,14 +80,20 @@ def fit_bpr(
     pairs = _Pairs(by_user, ranking.negative_popularity)
     kernel = _kernel()
     step = _climb if kernel is None else kernel
+    watched = pairs.draw(np.random.default_rng((seed, 1)), _WATCHED) if patience else None
     rate, before = ranking.rate, np.inf
     for number in range(1, epochs + 1):
         triples = pairs.draw(draw)
         lost = float(step(*triples, x, y, rate, ranking.reg_users, ranking.reg_items))
         on_iteration(Iteration(number, epochs, lost))
-        if not np.isfinite(lost) or before - lost < patience * abs(lost):
+        if not np.isfinite(lost):
             break
-        before, rate = lost, rate * ranking.decay
+        if watched is not None:
+            loss = _loss(*watched, x, y)
+            if has_settled(before, loss, patience):
+                break
+            before = loss
+        rate *= ranking.decay
     return y.astype(np.float32)
 
 
@@ -102,9 +110,9 @@ class _Pairs:
         self._upto = np.cumsum(popularity**negative_popularity)
         self._upto /= self._upto[-1]
 
-    def draw(self, draw: np.random.Generator) -> tuple[I64, I64, I64]:
-        """User, positive and negative item of each triple of an epoch."""
-        chosen = draw.integers(0, len(self._user), len(self._user))
+    def draw(self, draw: np.random.Generator, most: int | None = None) -> tuple[I64, I64, I64]:
+        """User, positive and negative item of each triple of an epoch, or of so many of them."""
+        chosen = draw.integers(0, len(self._user), len(self._user))[:most]
         user, item = self._user[chosen], self._item[chosen]
         other = self._negatives(draw, len(user))
         had = np.flatnonzero(self._had(user, other))
@@ -126,6 +134,12 @@ class _Pairs:
         wanted = user * self._items + item
         at = np.minimum(np.searchsorted(self._pairs, wanted), len(self._pairs) - 1)
         return np.asarray(self._pairs[at] == wanted)
+
+
+def _loss(user: I64, item: I64, other: I64, users: F64, items: F64) -> float:
+    """The sum of ln(1 + exp(-d)) over triples."""
+    d = np.einsum("ij,ij->i", users[user], items[item] - items[other])
+    return float(np.logaddexp(0.0, -d).sum())
 
 
 def _climb(

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from bootstrap import explicit
-from bootstrap.als import Iteration
+from bootstrap.als import Iteration, has_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ def fit_sgd(
         regs = descent.reg_users, descent.reg_items, descent.reg_biases, descent.reg_seen
         lost = float(step(order, *columns, mean, users, items, drift, seen, rate, *regs))
         on_iteration(Iteration(number, epochs, lost))
-        if not np.isfinite(lost) or before - lost < patience * abs(lost):
+        if not np.isfinite(lost) or has_settled(before, lost, patience):
             break
         before, rate = lost, rate * descent.decay
     items[:, -1] += drift[:, -1]

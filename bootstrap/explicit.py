@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bootstrap.als import Iteration
+from bootstrap.als import Iteration, has_settled
 from streamer.factors.explicit import regress
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def fit_als(
             by_item.solve(pool, users, items, mean, ridges.items, ridges.item_bias)
             lost = loss(ratings, Fitted(users, items, mean), ridges)
             on_iteration(Iteration(number, rounds, lost))
-            if before - lost < patience * abs(lost):
+            if has_settled(before, lost, patience):
                 break
             before = lost
         # Users last, so that they are exact against the items that are published.

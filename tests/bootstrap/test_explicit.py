@@ -74,6 +74,36 @@ def test_no_step_away_from_a_solved_row_lowers_the_loss(compiled: bool, seed: in
             fitted.users[:] -= step
 
 
+@pytest.mark.parametrize(("which", "column"), [(0, "users"), (1, "items"), (2, "user_bias"), (3, "item_bias")])
+def test_each_half_step_has_its_own_two_ridges(which: int, column: str) -> None:
+    """A ridge beyond all measure leaves nothing of what it is of, and of nothing else."""
+    fitted = fit_als(ratings_of(2), 3, 2, Ridges(*(1e12 if one == which else 0.1 for one in range(4))), 7)
+    sizes = {
+        "users": fitted.users[:, :-1],
+        "items": fitted.items[:, :-1],
+        "user_bias": fitted.users[:, -1],
+        "item_bias": fitted.items[:, -1],
+    }
+    assert np.abs(sizes.pop(column)).max() < 1e-6
+    # x and y vanish together: what is left of their product has nothing to be solved from.
+    gone = {"users": "items", "items": "users"}.get(column, "")
+    assert all(np.abs(size).max() > 1e-2 for name, size in sizes.items() if name != gone)
+
+
+def test_the_rate_of_descent_shrinks_with_every_epoch() -> None:
+    """With next to nothing left of it after the first epoch, the others move nothing."""
+    fitted = [fit_sgd(ratings_of(1), 3, epochs, Descent(0.05, decay=1e-12), 7).items for epochs in (1, 4)]
+    np.testing.assert_allclose(fitted[0], fitted[1], atol=1e-9)
+
+
+def test_what_leaves_counts_what_was_rated_at_all() -> None:
+    """SVD++: an epoch that moves nothing measures the loss of the very rows that leave, x = p + |N|^(-1/2) sum z."""
+    ratings, told = ratings_of(1), list[Iteration]()
+    fitted = fit_sgd(ratings, 3, 2, Descent(0.1, decay=1e-12, reg_seen=0.01), 7, told.append)
+    error = ratings.rating - fitted.predict(ratings.user, ratings.item)
+    assert told[-1].loss == pytest.approx(float(np.sum(ratings.weight * error**2)), rel=1e-9)
+
+
 def test_the_loss_of_als_never_rises_and_its_patience_ends() -> None:
     """Each half-step is exact."""
     told: list[Iteration] = []
