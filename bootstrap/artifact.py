@@ -115,14 +115,15 @@ def open_artifact(url: str) -> tuple[Manifest, Model]:
     return manifest, _Reading(Folder(url), manifest).model()
 
 
-def open_items(url: str) -> tuple[Manifest, list[str], Any]:
-    """The manifest, the item ids and the item vectors (m, k) of a folder, and nothing else of it.
+def open_items(url: str) -> tuple[Manifest, list[str], Any, Any]:
+    """Of a folder the manifest, the item ids, their vectors (m, k) and weights (m,), None for 1, and nothing else.
 
     Raises:
         DataError: as `open_artifact`.
     """
     manifest = open_manifest(url)
-    return manifest, *_Reading(Folder(url), manifest).items()
+    reading = _Reading(Folder(url), manifest)
+    return manifest, *reading.items(), reading.weights()
 
 
 class _Reading:
@@ -136,6 +137,9 @@ class _Reading:
     def items(self) -> tuple[list[str], Any]:
         count = self._of("items")
         return self._ids("item_ids", count), self._array("items", "<f4", (count, self._manifest.dimension))
+
+    def weights(self) -> Any:
+        return self._array("weights", "<f8", (self._of("items"),)) if self._manifest.policy.unobserved_power else None
 
     def model(self) -> Model:
         n, m, k = self._of("users"), self._of("items"), self._manifest.dimension
@@ -157,7 +161,7 @@ class _Reading:
             projected=self._count.get("projected_items", 0),
             segments={name: np.array(row, np.float32) for name, row in self._manifest.segments.items()},
             popularity_user=self._popularity_user(),
-            weights=self._array("weights", "<f8", (m,)) if self._manifest.policy.unobserved_power else None,
+            weights=self.weights(),
         )
 
     def _rows(self, vectors: str, bias: str, shape: tuple[int, int]) -> Any:

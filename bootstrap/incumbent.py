@@ -8,7 +8,8 @@ fair is a matter of what each was trained on:
 - Where that is later than the evaluation's own cut, the candidate is trained once more, up to that very time.
 - Where hardly any events are later, as in a second training on the same log, nothing that the active model holds can
   be judged. Its recipe can: it is trained anew before the evaluation's cut, with its own policy and hyper-parameters
-  (``active_retrained`` is 1 then).
+  (``active_retrained`` is 1 then), by its own engine. Where that is Spark and Spark is not installed here, the native
+  engine solves each row exactly, as MLlib does.
 
 An event is scored where either model has its item; to the other, it is a miss.
 """
@@ -16,7 +17,7 @@ An event is scored where either model has its item; to the other, it is a miss.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,16 @@ from bootstrap.fit import replayed, train
 from bootstrap.fold import fold
 from bootstrap.matrix import build, counted
 from bootstrap.metrics import ranked
-from bootstrap.users import Solved, padded, space_of, vectors_of
+from bootstrap.session import expect_installed
+from bootstrap.users import Solved, padded, space_of_items, vectors_of
+from streamer.errors import ConfigError
 from streamer.events.hashes import item_hash
+from streamer.factors.ridge import ridge_in
+from streamer.factors.serving import priors_in
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bootstrap.columns import Columns
     from bootstrap.content import Catalogue
     from bootstrap.evaluate import Foretold
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from schemas.records import Manifest
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 ENOUGH = 200
@@ -50,11 +58,12 @@ _USERS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Incumbent:
-    """The active model: its manifest, item ids and item vectors (m, k)."""
+    """The active model: manifest, item ids, item vectors (m, k), weights (m,) of unobserved pairs or None for 1."""
 
     manifest: Manifest
     item_ids: list[str]
     items: F32
+    weights: F64 | None
 
 
 def beside(
@@ -97,23 +106,45 @@ def _unseen(columns: Columns, manifest: Manifest) -> Index:
 def _recipe_of(manifest: Manifest, recipe: Recipe) -> Recipe:
     """What the active model was made by; what its manifest does not say is as the candidate has it."""
     policy, said = manifest.policy, manifest.hyperparameters
-    known = {
-        name: type(getattr(recipe.training, name))(said[name])
-        for name in ("iterations", "seed", "solver", "steps", "patience", "ridge_items")
-        if name in said
-    }
+    engine = Engine(str(said.get("engine", recipe.engine)))
+    if engine is Engine.SPARK:
+        engine, said = _spark_or_native(said)
     ranking = {field.name: said[field.name] for field in fields(recipe.ranking) if field.name in said}
-    bpr = manifest.algorithm == "implicit-bpr"
-    training = replace(recipe.training, dimension=manifest.dimension, ridge=policy.ridge, rhs=policy.rhs, **known)
+    training = replace(
+        recipe.training,
+        dimension=manifest.dimension,
+        ridge=policy.ridge,
+        rhs=policy.rhs,
+        ridge_nu=policy.ridge_nu,
+        ridge_alpha0=policy.ridge_alpha0,
+        **_said(said, recipe.training, ("iterations", "seed", "solver", "steps", "patience", "ridge_items")),
+    )
+    more = _said(said, recipe, ("content", "content_ridge", "segment_users"))
     return replace(
         recipe,
         training=training,
         policy=policy,
-        content=bool(said.get("content", 0)),
-        objective="bpr" if bpr else "als",
+        tolerance=float(said.get("solver_tolerance", recipe.tolerance)),
+        objective="bpr" if manifest.algorithm == "implicit-bpr" else "als",
         ranking=replace(recipe.ranking, **{name: float(value) for name, value in ranking.items()}),
-        engine=Engine.NATIVE if bpr else recipe.engine,
+        engine=engine,
+        **more,
     )
+
+
+def _said(said: Mapping[str, Any], of: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """These fields as the manifest says them, in the type that they have in ``of``."""
+    return {name: type(getattr(of, name))(said[name]) for name in names if name in said}
+
+
+def _spark_or_native(said: Mapping[str, Any]) -> tuple[Engine, dict[str, Any]]:
+    """The engine of a model of Spark's, and its hyper-parameters as that engine takes them: MLlib solves exactly."""
+    said = {**said, "solver": "cholesky", "patience": 0.0}
+    try:
+        expect_installed()
+    except ConfigError:
+        return Engine.NATIVE, said
+    return Engine.SPARK, said
 
 
 def folded_in(columns: Columns, incumbent: Incumbent, recipe: Recipe, item_key: bytes) -> Trained:
@@ -123,13 +154,15 @@ def folded_in(columns: Columns, incumbent: Incumbent, recipe: Recipe, item_key: 
     matrix, counts = build(columns, users, policy, int(columns.at.max(initial=0))), counted(users, policy)
     hashes = np.array([item_hash(item_id, item_key) for item_id in incumbent.item_ids], np.uint64)
     known = replace(matrix, item_ids=incumbent.item_ids, hashes=hashes)
-    space = space_of(known, incumbent.items, policy)
+    # Not what these events would make of them: the weights and the ridge that its users are solved with.
+    ridge = ridge_in(incumbent.manifest)
+    space = space_of_items(incumbent.item_ids, hashes, incumbent.items, incumbent.weights, ridge)
     average = np.array(incumbent.manifest.average_user, np.float32)
     number, vectors = space.lookup(counts.item), np.zeros((len(users.ids), space.dimension), np.float32)
     for part in np.array_split(np.arange(len(vectors)), max(1, -(-len(vectors) // _USERS))):
         index, confidence = padded(counts.history_start, number, matrix.confidence, part)
         vectors[part] = vectors_of(space, index, confidence, policy, recipe.tolerance, average)
-    return Trained(users, known, space, Solved(vectors, average, 0.0))
+    return Trained(users, known, space, Solved(vectors, average, 0.0), priors=priors_in(incumbent.manifest))
 
 
 def _compared(candidate: Foretold, active: Foretold, k: int) -> dict[str, float]:

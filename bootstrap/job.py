@@ -156,7 +156,7 @@ def lineage(settings: Settings, source: Source, random_bytes: Callable[[int], by
 def _items_of(url: str) -> dict[str, npt.NDArray[np.float32]] | None:
     """The item vectors in an artifact; None where they can't be read: a space that is not turned serves as well."""
     try:
-        _, item_ids, items = open_items(url)
+        _, item_ids, items, _ = open_items(url)
     except DataError:
         return None
     return dict(zip(item_ids, items, strict=True))
@@ -333,6 +333,7 @@ def _hyperparameters(plan: Recipe) -> dict[str, int | float | str]:
         "train_fraction": plan.train_fraction,
         "content": int(plan.content),
         "content_ridge": plan.content_ridge,
+        "segment_users": plan.segment_users,
         "solver_tolerance": plan.tolerance,
         **more,
     }
@@ -345,6 +346,7 @@ def _counts(log: Log, columns: Columns, model: Model, collisions: int) -> dict[s
         "users": len(model.users.ids),
         "items": len(model.item_ids),
         "projected_items": model.projected,
+        "trained_items": len(model.item_ids) - model.projected,
         "interactions": len(model.users.item),
         "keys": len(model.users.request),
         "records": log.records,

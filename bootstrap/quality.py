@@ -149,12 +149,12 @@ def incumbent(heritage: Lineage) -> tuple[Incumbent | None, str]:
     if not heritage.parent_url:
         return None, ""
     try:
-        manifest, item_ids, items = open_items(heritage.parent_url)
+        manifest, item_ids, items, weights = open_items(heritage.parent_url)
     except DataError as problem:
         return None, f"not compared with {heritage.parent_version}: {problem}"
     if manifest.algorithm not in _COMPARED:
         return None, f"not compared with {heritage.parent_version}: it is {manifest.algorithm}"
-    return Incumbent(manifest, item_ids, items), ""
+    return Incumbent(manifest, item_ids, items, weights), ""
 
 
 def of_model(

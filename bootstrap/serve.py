@@ -10,6 +10,7 @@ import numpy.typing as npt
 from bootstrap.users import space_of_items
 from streamer.events.hashes import item_hash
 from streamer.factors.guard import guard
+from streamer.factors.ridge import ridge_in
 from streamer.factors.serving import Past, Priors, Served, priors_in, serve
 from streamer.factors.solve import solve_batch
 from streamer.factors.weigh import confidence_now, inside_window
@@ -43,7 +44,7 @@ class Server:
         self._policy, self._priors = manifest.policy, priors
         key = bytes.fromhex(manifest.item_key)
         hashes = np.array([item_hash(item_id, key) for item_id in model.item_ids], np.uint64)
-        self._space = space_of_items(model.item_ids, hashes, model.items, model.weights, manifest.policy)
+        self._space = space_of_items(model.item_ids, hashes, model.items, model.weights, ridge_in(manifest))
         self._solve = solver_of(self._space, manifest.policy, tolerance)
 
     def serve(self, rows: UserRows) -> Served:

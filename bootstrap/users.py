@@ -18,6 +18,7 @@ from streamer.factors.space import ItemSpace
 if TYPE_CHECKING:
     from bootstrap.matrix import Matrix
     from schemas.records import Policy
+    from streamer.factors.ridge import Ridge
 
 F32 = npt.NDArray[np.float32]
 
@@ -40,7 +41,9 @@ class Solved:
 
 def space_of(matrix: Matrix, items: F32, policy: Policy) -> ItemSpace:
     """The space that a worker would build from these item vectors (m, k)."""
-    return space_of_items(matrix.item_ids, matrix.hashes, items, weights_of(matrix, policy.unobserved_power), policy)
+    # Projected items (`matrix.widened`) had no part in the training, and have none in the ridge.
+    ridge = ridge_of(policy, matrix.by_item.shape[0])
+    return space_of_items(matrix.item_ids, matrix.hashes, items, weights_of(matrix, policy.unobserved_power), ridge)
 
 
 def space_of_items(
@@ -48,10 +51,10 @@ def space_of_items(
     hashes: npt.NDArray[np.uint64],
     items: F32,
     weights: npt.NDArray[np.float64] | None,
-    policy: Policy,
+    ridge: Ridge,
 ) -> ItemSpace:
-    """The same of items with these ids, hashes (m,) and weights (m,)."""
-    space = ItemSpace(items.shape[1], ridge_of(policy, len(items)), capacity=max(len(items), 1))
+    """The same of items with these ids, hashes (m,), weights (m,), None for 1, and this ridge of the users."""
+    space = ItemSpace(items.shape[1], ridge, capacity=max(len(items), 1))
     space.put(space.add(item_ids, hashes), items, weights)
     space.recount()
     space.refactor()

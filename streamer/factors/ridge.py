@@ -2,8 +2,9 @@
 
     lambda_u = ridge * (n_u + alpha0 * n_items)^nu
 
-n_u are the items of the history that the space knows, n_items those of the training, frozen in the manifest; nu = 0 is
-the same ridge for all. Rendle, Krichene, Zhang, Koren 2022, doi 10.1145/3523227.3548486.
+n_u are the items of the history that the space knows, n_items those that the training had events of, frozen in the
+manifest (`counts.trained_items`); nu = 0 is the same ridge for all.
+Rendle, Krichene, Zhang, Koren 2022, doi 10.1145/3523227.3548486.
 """
 
 from __future__ import annotations
@@ -46,4 +47,5 @@ def ridge_of(policy: Policy, items: int) -> Ridge:
 
 def ridge_in(manifest: Manifest) -> Ridge:
     """The ridge of a generation's users."""
-    return ridge_of(manifest.policy, manifest.counts.get("items", 0))
+    # Older manifests do not tell trained items from those that were projected: their users were solved with all.
+    return ridge_of(manifest.policy, manifest.counts.get("trained_items", manifest.counts.get("items", 0)))
