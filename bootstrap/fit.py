@@ -19,7 +19,7 @@ from bootstrap.descent import Descent
 from bootstrap.engine import Engine
 from bootstrap.evaluate import LIMIT, Foretold, Trained, foretell, split, summary
 from bootstrap.explicit import Ridges
-from bootstrap.fold import fold
+from bootstrap.fold import NothingKeptError, expect_history, fold
 from bootstrap.matrix import build, weights_of, widened
 from bootstrap.model import Model, begin
 from bootstrap.online import foretell as foretell_online
@@ -142,11 +142,14 @@ def examine(
     catalogue: Catalogue | None = None,
     segments: Segments | None = None,
 ) -> Examined | None:
-    """All of the evaluation of a ranking; None where there are too few events for two sides."""
+    """All of the evaluation of a ranking; None where there are too few events for two sides, or none to learn from."""
     before, after = split(columns, recipe.train_fraction)
     if not len(before) or not len(after):
         return None
-    trained = train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation", catalogue=catalogue)
+    try:
+        trained = train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation", catalogue=catalogue)
+    except NothingKeptError:
+        return None
     foretold = replayed(columns, before, after, trained, recipe, show)
     metrics = summary(foretold, recipe.k)
     metrics |= unwanted(columns, foretold, trained.matrix, catalogue.withdrawn if catalogue else ())
@@ -205,13 +208,22 @@ def train(
     catalogue: Catalogue | None = None,
     turn: Turn | None = None,
 ) -> Trained:
-    """Fold, weigh, alternate, project, solve: everything that a model is, of these events."""
+    """Fold, weigh, alternate, project, solve: everything that a model is, of these events.
+
+    Raises:
+        NothingKeptError: no history has an entry.
+        CheckFailed: the vectors left the range of float32.
+    """
     users = fold(columns, recipe.policy)
+    expect_history(users)
     matrix = build(columns, users, recipe.policy, int(columns.at.max(initial=0)))
     losses: list[float] = []
     items = _items(matrix, recipe, show, what, start, losses)
     if not np.isfinite(items).all():
-        raise CheckFailed("the fit left the range of float32: lower policy.alpha, or raise policy.ridge.")
+        way = "policy.alpha, or raise policy.ridge"
+        if recipe.objective == "bpr":
+            way = "bootstrap.rate, or raise bootstrap.reg_users and bootstrap.reg_items"
+        raise CheckFailed(f"the fit left the range of float32: lower {way}.")
     if turn is not None:
         items = turn(matrix.item_ids, items)
     projected = 0

@@ -16,6 +16,7 @@ from bootstrap.columns import POSITIVE, RETURNED, Columns
 from bootstrap.model import Users
 from schemas.layouts import Suppression
 from schemas.records import DAY_MS
+from streamer.errors import DataError
 from streamer.factors.explicit import merge_of
 from streamer.factors.history import fold_users
 
@@ -54,6 +55,20 @@ def fold(columns: Columns, policy: Policy) -> Users:
         **_histories(columns, weighed, policy),
         **_keys(columns, policy.keys_capacity),
     )
+
+
+class NothingKeptError(DataError):
+    """No event is left that anything could be learned from."""
+
+
+def expect_history(users: Users) -> None:
+    """Refuse to train where nobody has a history.
+
+    Raises:
+        NothingKeptError: nothing but suppressing events, or all that was taken was returned.
+    """
+    if not len(users.item):
+        raise NothingKeptError("nothing to train on: no event is a positive one that was not taken back by a return.")
 
 
 def _segments(columns: Columns, policy: Policy) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from bootstrap.columns import POSITIVE
 from bootstrap.descent import fit_sgd
 from bootstrap.evaluate import split
 from bootstrap.explicit import Ratings, biases_only, fit_als
-from bootstrap.fold import fold
+from bootstrap.fold import NothingKeptError, expect_history, fold
 from bootstrap.matrix import counted, newer_of, newest_entry, placed
 from bootstrap.model import Model, begin
 from streamer.errors import CheckFailed
@@ -101,6 +101,7 @@ def _train(
     policy, training = recipe.policy, recipe.training
     users = fold(columns, policy)
     counts = counted(users, policy)
+    expect_history(counts)
     kept, entry_item = placed(columns, counts)
     ratings = ratings_of(counts, entry_item, len(kept), policy)
     ids = [columns.item_ids[item] for item in kept.tolist()]
@@ -195,7 +196,10 @@ def examine(columns: Columns, recipe: Recipe, show: Show) -> tuple[Rated, dict[s
     if not len(before) or not len(after):
         return None
     # Log order again: the histories are folded as they were logged.
-    made = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
+    try:
+        made = _train(columns.take(np.sort(before)), recipe, show, "fitting for the evaluation")
+    except NothingKeptError:
+        return None
     number = np.full(len(columns.item_ids), -1, np.int64)
     number[made.kept] = np.arange(len(made.kept))
     tests = after[columns.kind[after] == POSITIVE][:LIMIT]

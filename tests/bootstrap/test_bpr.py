@@ -15,6 +15,7 @@ from bootstrap.columns import columns_of
 from bootstrap.fit import score
 from bootstrap.job import recipe
 from ops.data import synthetic
+from streamer.errors import CheckFailed
 from tests.bootstrap.small import KEY, NOW_MS, SHAPE, Reading, quiet, settings_of
 
 
@@ -67,6 +68,35 @@ def test_popularity_moves_what_is_drawn() -> None:
         _, _, other = bpr._Pairs(had, power).draw(np.random.default_rng(0))
         rare.append(np.count_nonzero(other < 10) / len(other))
     assert rare[1] < 0.5 * rare[0]
+
+
+def test_the_rate_shrinks_with_every_epoch() -> None:
+    """With next to nothing left of it after the first epoch, the others move nothing."""
+    fitted = [fit_bpr(pairs_of(1), 4, epochs, Ranking(0.1, decay=1e-12), 7, ignore) for epochs in (1, 4)]
+    np.testing.assert_allclose(fitted[0], fitted[1], atol=1e-7)
+
+
+def test_a_warm_start_begins_where_it_is_told() -> None:
+    """A row that is not finite begins at random; a start of another shape is refused."""
+    start = np.ones((30, 4), np.float32)
+    start[3] = np.nan
+    fitted = fit_bpr(pairs_of(1), 4, 1, Ranking(1e-9), 7, ignore, start=start)
+    np.testing.assert_allclose(fitted[[0, 1, 2, 4]], 1.0, atol=1e-6)
+    assert np.isfinite(fitted[3]).all()
+    assert np.abs(fitted[3] - 1).max() > 0.1
+    with pytest.raises(ValueError, match="does not fit"):
+        fit_bpr(pairs_of(1), 4, 1, Ranking(), 7, ignore, start=start[1:])
+
+
+def test_a_fit_that_diverges_names_its_own_settings(reading: Reading, tmp_path: Path) -> None:
+    """Not those of ALS."""
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__OBJECTIVE="bpr", FACTORS_BOOTSTRAP__RATE="1e30")
+    columns, _ = columns_of(reading(*synthetic.load(3, SHAPE).rebase(NOW_MS).events), settings.policy, KEY)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(CheckFailed, match=r"lower bootstrap\.rate, or raise bootstrap\.reg_users and bootstrap\.reg_"),
+    ):
+        score(columns, recipe(settings), quiet)
 
 
 def test_a_user_who_has_had_everything_ends_nothing() -> None:
