@@ -140,17 +140,24 @@ def search(
     config: Config = None,
     as_json: Json = False,
     trials: Annotated[
-        int, typer.Option(min=1, help="End when so many were tried, those of the journal included.")
+        int, typer.Option(min=1, help="End when so many were tried, those of this search in the journal included.")
     ] = 50,
-    journal: Annotated[Path, typer.Option(help="What was tried; a search with the same file goes on.")] = _JOURNAL,
+    journal: Annotated[
+        Path, typer.Option(help="What was tried; the same search of the same events goes on.")
+    ] = _JOURNAL,
     metric: Annotated[Wanted, typer.Option(help="What to raise.")] = Wanted.NDCG,
     seed: Annotated[int, typer.Option(min=0, help="Of what is proposed.")] = 0,
     write: Annotated[Path | None, typer.Option(help="Put the best into this configuration file.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Search the session, growing ridges and the like, too.")] = False,
+    keys: Annotated[
+        str, typer.Option("--keys", metavar="KEY,…", help="Search exactly these keys of the configuration.")
+    ] = "",
 ) -> None:
     """Search for hyper-parameters on a temporal split of the events given; writes no model."""
     from bootstrap import search as searching
     from bootstrap.columns import columns_of
     from bootstrap.job import read, recipe
+    from bootstrap.keys import settings_found
     from bootstrap.progress import shown
     from streamer.events.hashes import ITEM_KEY_BYTES
 
@@ -158,9 +165,17 @@ def search(
     log = read(settings, _source(events, items, None), _now_ms())
     columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
     study = searching.search(
-        columns, recipe(settings), trials=trials, journal=journal, seed=seed, metric=metric.value, show=shown
+        columns,
+        recipe(settings),
+        trials=trials,
+        journal=journal,
+        seed=seed,
+        metric=metric.value,
+        show=shown,
+        wide=wide,
+        keys=tuple(name.strip() for name in keys.split(",") if name.strip()),
     )
-    found = searching.settings_found(study.best_params)
+    found = settings_found(study.best_params)
     if write is not None:
         searching.write_settings(write, found)
     if as_json:
