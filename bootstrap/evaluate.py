@@ -1,7 +1,8 @@
 """How well the next event is foretold: test, then learn, in time order, by the functions that the stream runs.
 
 The model is fitted on the events before a cut in time. Then each later positive event is first foretold and then
-folded into its user's history, and the user is solved again, as the stream would do it; items stand still. An event is
+folded into its user's history, and the user is solved again, as the stream would do it; items stand still. What takes
+back or only hides is not foretold, but is done to the user all the same (`replay.py`). An event is
 scored where its item is known to the model and new to its user: all known items that the user has not had are ranked,
 and the event's item is found at a position (`metrics.py` says what positions come to).
 
@@ -24,19 +25,21 @@ import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, Columns
 from bootstrap.metrics import ranked, shown
+from bootstrap.replay import Past as Pasts
+from bootstrap.replay import acts_of
 from bootstrap.serve import solver_of
 from bootstrap.users import vectors_of
-from streamer.factors.history import Histories, fold_batch
 from streamer.factors.serving import Past, serve
-from streamer.factors.weigh import confidence_now, inside_window
+from streamer.factors.weigh import add_events, confidence_now, inside_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from bootstrap.matrix import Matrix
     from bootstrap.model import Users
     from bootstrap.users import Solved
     from schemas.records import Policy
+    from streamer.factors.history import Histories
     from streamer.factors.serving import Priors
     from streamer.factors.space import ItemSpace
 
@@ -44,7 +47,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
-# Events replayed at most, the first after the cut: more of them cost minutes and change the third digit.
+# Positive events replayed at most, the first after the cut: more of them cost minutes and change the third digit.
 LIMIT = 30_000
 _SCORES = 1 << 22  # scores held at once
 
@@ -139,8 +142,9 @@ def foretell(
     on_events: Callable[[int], None] = lambda done: None,
 ) -> Foretold:
     """Test, then learn, on the positive events of ``after``, at most `LIMIT` of them."""
-    tests = after[columns.kind[after] == POSITIVE][:LIMIT]
-    replay = _Replay(columns, before, tests, trained, policy, tolerance, k)
+    acts = acts_of(columns, after, LIMIT)
+    tests = acts[columns.kind[acts] == POSITIVE]
+    replay = _Replay(columns, before, acts, trained, policy, tolerance, k)
     folded, frozen = replay.ranks(on_events)
     had = before[columns.kind[before] == POSITIVE]
     user, item = columns.user[tests], columns.item[tests]
@@ -183,24 +187,30 @@ def summary(foretold: Foretold, k: int) -> dict[str, float]:
 
 
 class _Replay:
-    """The test events, a round for each user's first, second, third ... event: users do not depend on each other."""
+    """The events after the cut, a round for each user's first, second, third ...; T of them are positive: the tests."""
 
     def __init__(
         self,
         columns: Columns,
         before: Index,
-        tests: Index,
+        acts: Index,
         trained: Trained,
         policy: Policy,
         tolerance: float,
         k: int,
     ) -> None:
-        self._columns, self._tests, self._trained = columns, tests, trained
+        self._columns, self._acts, self._trained = columns, acts, trained
         self._policy, self._tolerance = policy, tolerance
+        self._pasts = Pasts(columns, acts, trained.users, policy.history_capacity)
+        self._users = self._pasts.users
+        positive = columns.kind[acts] == POSITIVE
+        # Which test each act is.
+        self._test = np.where(positive, np.cumsum(positive) - 1, -1)
+        tests = acts[positive]
         self.lists = np.full((len(tests), min(k, len(trained.matrix.item_ids))), -1, np.int32)
-        self._users, self._row = np.unique(columns.user[tests], return_inverse=True)
         self._known = item_numbers(columns, trained.matrix)
-        self._item = self._known[columns.item[tests]]
+        self._row = self._pasts.row[positive]
+        self._item: npt.NDArray[np.int32] = self._known[columns.item[tests]]
         self._before = before[columns.kind[before] == POSITIVE]
 
     def _seen(self) -> list[set[int]]:
@@ -215,78 +225,42 @@ class _Replay:
     def ranks(self, on_events: Callable[[int], None]) -> tuple[F64, F64]:
         """Where each test event was found, (T,), by the folded and by the frozen vectors; -1 where not scored."""
         columns, solved = self._columns, self._trained.solved
-        folded, frozen = np.full(len(self._tests), -1.0), np.full(len(self._tests), -1.0)
-        histories, seen = self._histories(), self._seen()
-        users, segment = self._trained.users, self._segments()
-        events_of, newest = users.events[self._users].copy(), users.event_time[self._users].copy()
+        folded, frozen = np.full(len(self._item), -1.0), np.full(len(self._item), -1.0)
+        seen = self._seen()
+        events_of, segment = self._trained.users.events[self._users].copy(), self._segments()
         start = solved.vectors[self._users]
         if self._trained.priors is not None:
-            start = self._solve(histories, np.arange(len(start)), events_of, newest, segment)
+            start = self._solve(np.arange(len(start)), events_of, segment)
         now, done = start.copy(), 0
-        for events in self._rounds():
-            row, item = self._row[events], self._item[events]
+        for acts in self._pasts.rounds():
+            tests = self._test[acts]
+            tests = tests[tests >= 0]
+            row, item = self._row[tests], self._item[tests]
             fresh = [number >= 0 and number not in seen[at] for at, number in zip(row, item, strict=True)]
             chosen = np.flatnonzero(fresh)
             blocks = -(-len(chosen) * len(self._trained.matrix.item_ids) // _SCORES)
             for part in np.array_split(chosen, max(1, blocks)):
                 had = [seen[at] for at in row[part].tolist()]
-                folded[events[part]] = self._positions(now[row[part]], item[part], had, noted=events[part])
-                frozen[events[part]] = self._positions(start[row[part]], item[part], had)
-            test = self._tests[events]
-            fold_batch(
-                histories.items,
-                histories.strength,
-                histories.time,
-                histories.count,
-                columns.hashes[columns.item[test]],
-                columns.weight[test],
-                columns.at[test],
-                self._policy.half_life_ms,
-                rows=row,
-            )
+                folded[tests[part]] = self._positions(now[row[part]], item[part], had, noted=tests[part])
+                frozen[tests[part]] = self._positions(start[row[part]], item[part], had)
+            self._pasts.learn(acts, self._policy.half_life_ms, add_events)
             events_of[row] += 1
-            newest[row] = np.maximum(newest[row], columns.at[test])
-            named = columns.segment[test]
-            segment[row] = np.where(named > 0, named, segment[row])
-            now[row] = self._solve(histories, row, events_of[row], newest[row], segment[row])
+            named, actor = columns.segment[self._acts[acts]], self._pasts.row[acts]
+            segment[actor] = np.where(named > 0, named, segment[actor])
+            now[actor] = self._solve(actor, events_of[actor], segment[actor])
             for at in chosen.tolist():
                 seen[row[at]].add(int(item[at]))
-            on_events(done := done + len(events))
+            on_events(done := done + len(tests))
         return folded, frozen
-
-    def _rounds(self) -> Iterator[Index]:
-        order = np.argsort(self._row, kind="stable")
-        total = np.bincount(self._row, minlength=len(self._users))
-        rank = np.arange(len(order)) - np.repeat(np.cumsum(total) - total, total)
-        order = order[np.argsort(rank, kind="stable")]
-        yield from np.split(order, np.cumsum(np.bincount(rank))[:-1]) if len(order) else ()
-
-    def _histories(self) -> Histories:
-        """The test users' histories at the cut, with room to grow."""
-        users, width = self._trained.users, self._policy.history_capacity
-        start, lengths = users.history_start[self._users], np.diff(users.history_start)[self._users]
-        used = np.arange(width) < lengths[:, None]
-        at = (start[:, None] + np.arange(width))[used]
-        out = Histories(
-            np.zeros(used.shape, np.uint64), np.zeros(used.shape, np.float32), np.zeros(used.shape, np.int64), lengths
-        )
-        out.items[used], out.strength[used], out.time[used] = users.item[at], users.strength[at], users.time[at]
-        return out
 
     def _segments(self) -> npt.NDArray[np.uint64]:
         """The test users' segments at the cut."""
         segment = self._trained.users.segment
         return np.zeros(len(self._users), np.uint64) if segment is None else segment[self._users].copy()
 
-    def _solve(
-        self,
-        histories: Histories,
-        row: Index,
-        events: npt.NDArray[np.int64],
-        newest: npt.NDArray[np.int64],
-        segment: npt.NDArray[np.uint64],
-    ) -> F32:
-        """What is published of users, rows of the histories: events so far, newest event time, segment of each (B,)."""
+    def _solve(self, row: Index, events: npt.NDArray[np.int64], segment: npt.NDArray[np.uint64]) -> F32:
+        """What is published of users (rows of the histories) with so many events and these segments, both (B,)."""
+        histories: Histories = self._pasts.histories
         width = max(1, int(histories.count[row].max(initial=1)))
         items, strength, time = (
             histories.items[row, :width],
@@ -294,7 +268,8 @@ class _Replay:
             histories.time[row, :width],
         )
         policy, trained = self._policy, self._trained
-        index = np.where(inside_window(time, newest[:, None], policy), trained.space.lookup(items), np.int32(-1))
+        inside = inside_window(time, self._pasts.newest[row, None], policy)
+        index = np.where(inside, trained.space.lookup(items), np.int32(-1))
         used = np.arange(width) < histories.count[row][:, None]
         confidence = confidence_now(strength, time, used, policy)
         vectors = vectors_of(trained.space, index, confidence, policy, self._tolerance, trained.solved.average)
@@ -335,7 +310,7 @@ class _Replay:
     def popular_ranks(self) -> F64:
         """The position of each test event's item by the number of events up to then, in time order."""
         counts = self.events_before()
-        ranks, seen = np.full(len(self._tests), -1.0), self._seen()
+        ranks, seen = np.full(len(self._item), -1.0), self._seen()
         for event, (row, number) in enumerate(zip(self._row.tolist(), self._item.tolist(), strict=True)):
             if number < 0:
                 continue

@@ -2,7 +2,8 @@
 
 Events are taken one at a time in time order, in the order of the stream: the event is foretold with its user's last
 vector and the items as they are now; it is folded into the history; the user is solved anew; the signal moves the
-item, or feeds the reservoir that a new item is folded in from. All by the functions that the workers run.
+item, or feeds the reservoir that a new item is folded in from. All by the functions that the workers run. A return is
+not foretold and moves no item; it takes its item out of the history.
 
 Two questions are asked of each list::
 
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bootstrap.columns import POSITIVE, Columns
+from bootstrap.columns import POSITIVE, RETURNED, Columns
 from bootstrap.evaluate import LIMIT
+from bootstrap.replay import acts_of, voids_of
 from bootstrap.users import space_of
 from schemas.layouts import ItemRow, signal_dtype
 from streamer.factors.draw import NOTHING, draw
@@ -48,12 +50,23 @@ _HAD = -1.0
 
 @dataclass(slots=True)
 class History:
-    """One user's history as lists, as `streamer.factors.history.fold_event` takes it; newest: the user's event, ms."""
+    """One user's history as lists, as `streamer.factors.history.fold_event` takes it.
+
+    voids: as `replay.voids_of`; newest: time of the user's newest event, ms.
+    """
 
     items: list[int]
     strength: list[float]
     time: list[int]
+    voids: dict[int, int]
     newest: int
+
+    def take_back(self, item: int, at: int) -> None:
+        """A return: what was done to the item up to then counts no more."""
+        self.newest = max(self.newest, at)
+        self.voids[item] = max(self.voids.get(item, 0), at)
+        if item in self.items and self.time[slot := self.items.index(item)] <= at:
+            del self.items[slot], self.strength[slot], self.time[slot]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +125,15 @@ def foretell(
     """
     tests = tests_of(columns, after)
     replay = _Replay(columns, before, trained, policy, ridge_items, batch)
-    rank = np.empty(len(tests))
-    for number, event in enumerate(tests.tolist()):
-        rank[number] = replay.test_then_learn(event)
-        if number % 100 == 99:
-            on_events(number + 1)
+    ranks: list[float] = []
+    for event in acts_of(columns, after, LIMIT).tolist():
+        if columns.kind[event] == RETURNED:
+            replay.take_back(event)
+        elif columns.kind[event] == POSITIVE:
+            ranks.append(replay.test_then_learn(event))
+            if len(ranks) % 100 == 0:
+                on_events(len(ranks))
+    rank = np.array(ranks)
     own = np.isin(columns.hashes[columns.item[tests]], trained.matrix.hashes)
     return Foretold(rank, own, replay.entered)
 
@@ -194,11 +211,21 @@ class _Replay:
             rank = _position(scores, item, seen)
         seen.add(item)
         vector, confidence = self._learn_user(user, event)
-        if self._moving:
+        # Nobody learns from what was returned before it came.
+        if self._moving and columns.at[event] > self._history(user).voids.get(
+            int(columns.hashes[columns.item[event]]), -1
+        ):
             self._pending.append((item, self._signal(user, event, vector, confidence)))
             if len(self._pending) >= self._batch:
                 self._learn_items()
         return rank
+
+    def take_back(self, event: int) -> None:
+        """A return: the user is solved without what it takes back."""
+        columns = self._columns
+        user = int(columns.user[event])
+        self._history(user).take_back(int(columns.hashes[columns.item[event]]), int(columns.at[event]))
+        self._solve(user)
 
     def _vector(self, user: int) -> F32:
         """The user's last vector: what was published of them."""
@@ -212,33 +239,43 @@ class _Replay:
             users = self._trained.users
             part = slice(int(users.history_start[user]), int(users.history_start[user + 1]))
             columns = (users.item[part].tolist(), users.strength[part].tolist(), users.time[part].tolist())
-            self._histories[user] = History(*columns, int(users.event_time[user]))
+            self._histories[user] = History(*columns, voids_of(users, user), int(users.event_time[user]))
         return self._histories[user]
 
     def _learn_user(self, user: int, event: int) -> tuple[F32, float]:
         """Fold the event in and solve; returns the user's vector, and the confidence of the event's item."""
         columns, policy, history = self._columns, self._policy, self._history(user)
-        weight = float(columns.weight[event])
-        slot = fold_event(
-            history.items,
-            history.strength,
-            history.time,
-            int(columns.hashes[columns.item[event]]),
-            weight,
-            int(columns.at[event]),
-            half_life_ms=policy.half_life_ms,
-            capacity=policy.history_capacity,
-        )
+        weight, at = float(columns.weight[event]), int(columns.at[event])
+        item, slot = int(columns.hashes[columns.item[event]]), DROPPED
+        history.newest = max(history.newest, at)
+        if at > history.voids.get(item, -1):
+            slot = fold_event(
+                history.items,
+                history.strength,
+                history.time,
+                item,
+                weight,
+                at,
+                half_life_ms=policy.half_life_ms,
+                capacity=policy.history_capacity,
+            )
+        confidence = self._solve(user)
+        alone = float(confidence_array(np.array([weight]), policy)[0])
+        return self._vector(user), alone if slot == DROPPED else float(confidence[slot])
+
+    def _solve(self, user: int) -> F64:
+        """Solve the user anew; returns the confidence of each entry of the history."""
+        history, policy = self._history(user), self._policy
         strength, time = np.array(history.strength, np.float32), np.array(history.time, np.int64)
         confidence = confidence_now(strength, time, np.ones(len(time), bool), policy)
-        history.newest = max(history.newest, int(columns.at[event]))
         inside = inside_window(time, history.newest, policy)
         index = np.where(inside, self._space.lookup(np.array(history.items, np.uint64)), np.int32(-1))
         if (index >= 0).any():
             solved = solve_cholesky(self._space, index, confidence, policy.rhs)
             self._vectors[user] = guard(solved[None], policy.norm_cap).vectors[0]
-        alone = float(confidence_array(np.array([weight]), policy)[0])
-        return self._vector(user), alone if slot == DROPPED else float(confidence[slot])
+        else:
+            self._vectors[user] = self._trained.solved.average
+        return confidence
 
     def _signal(self, user: int, event: int, vector: F32, confidence: float) -> npt.NDArray[Any]:
         """The signal for the event's item; where it makes a pair, the drawn item's waits already."""

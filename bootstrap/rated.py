@@ -6,7 +6,8 @@ The items' rows [y, b_i] come from `bootstrap.explicit`; the users' rows [x, b_u
 published of them, in float32, so that batch and stream agree.
 
 `examine` tests, then learns, in time order: each later rating of a known item is foretold from its user's history and
-then folded into it, and the user is solved again; items stand still. Not clipped: the scale is the data's own.
+then folded into it, and the user is solved again; a return takes its item's rating back; items stand still. Not
+clipped: the scale is the data's own.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from bootstrap.explicit import Ratings, biases_only, fit_als
 from bootstrap.fold import NothingKeptError, expect_history, fold
 from bootstrap.matrix import counted, newer_of, newest_entry, placed
 from bootstrap.model import Model, begin
+from bootstrap.replay import Past, acts_of
 from streamer.errors import CheckFailed
 from streamer.factors.coldstart import average_user
 from streamer.factors.explicit import replace_ratings, solve_ratings, solve_users, weights_now
 from streamer.factors.gram import gramian
 from streamer.factors.guard import guard
-from streamer.factors.history import Histories, fold_batch
 from streamer.factors.weigh import decay_array, inside_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from bootstrap.align import Turn
     from bootstrap.als import Iteration
@@ -202,15 +203,19 @@ def examine(columns: Columns, recipe: Recipe, show: Show) -> tuple[Rated, dict[s
         return None
     number = np.full(len(columns.item_ids), -1, np.int64)
     number[made.kept] = np.arange(len(made.kept))
-    tests = after[columns.kind[after] == POSITIVE][:LIMIT]
-    tests = tests[number[columns.item[tests]] >= 0]
+    acts = acts_of(columns, after, LIMIT)
+    acts = acts[number[columns.item[acts]] >= 0]
+    positive = columns.kind[acts] == POSITIVE
+    tests, test = acts[positive], np.cumsum(positive) - 1
     plain = biases_only(made.ratings, recipe.ridges)
     told = {name: np.zeros(len(tests)) for name in ("", "frozen_", "biases_", "mean_")}
     told["mean_"][:] = made.mean
     with show("evaluating", len(tests)) as say:
         done = 0
-        replay = _Replay(columns, tests, made, recipe.policy)
-        for events, row in replay.rounds():
+        replay = _Replay(columns, acts, made, recipe.policy)
+        for taken in replay.past.rounds():
+            rated = taken[positive[taken]]
+            events, row = test[rated], replay.past.row[rated]
             user, item = columns.user[tests[events]], number[columns.item[tests[events]]]
             solved, empty = replay.solve(row, number, made.items)
             now = np.where(empty[:, None], made.average, solved)
@@ -218,7 +223,7 @@ def examine(columns: Columns, recipe: Recipe, show: Show) -> tuple[Rated, dict[s
             told["frozen_"][events] = _told(made.vectors[user], made.items[item], made.mean)
             biases = plain.items.astype(np.float32)
             told["biases_"][events] = _told(replay.solve(row, number, biases)[0], biases[item], made.mean)
-            replay.learn(events, row)
+            replay.past.learn(taken, 0, replace_ratings)
             say(done := done + len(events), "")
     return made, _metrics(columns, before, tests, told)
 
@@ -242,58 +247,22 @@ def _metrics(columns: Columns, before: Index, tests: Index, told: dict[str, F64]
 
 
 class _Replay:
-    """The test users' histories; a round for each one's first, second, third ... rating."""
+    """The users who rate, as they stand; ``past``: what becomes of their histories."""
 
-    def __init__(self, columns: Columns, tests: Index, made: Rated, policy: Policy) -> None:
-        self._columns, self._tests, self._policy, self._mean = columns, tests, policy, made.mean
+    def __init__(self, columns: Columns, acts: Index, made: Rated, policy: Policy) -> None:
+        self._columns, self._policy, self._mean = columns, policy, made.mean
         self._order = np.argsort(columns.hashes, kind="stable")
-        self._users, self._row = np.unique(columns.user[tests], return_inverse=True)
-        users, width = made.users, policy.history_capacity
-        start, lengths = users.history_start[self._users], np.diff(users.history_start)[self._users]
-        used = np.arange(width) < lengths[:, None]
-        at = (start[:, None] + np.arange(width))[used]
-        self._now = Histories(
-            np.zeros(used.shape, np.uint64), np.zeros(used.shape, np.float32), np.zeros(used.shape, np.int64), lengths
-        )
-        self._now.items[used], self._now.strength[used] = users.item[at], users.strength[at]
-        self._now.time[used] = users.time[at]
-        self._newest = users.event_time[self._users].copy()
-
-    def rounds(self) -> Iterator[tuple[Index, Index]]:
-        """Positions in the tests, and the rows of their users."""
-        order = np.argsort(self._row, kind="stable")
-        total = np.bincount(self._row, minlength=len(self._users))
-        rank = np.arange(len(order)) - np.repeat(np.cumsum(total) - total, total)
-        order = order[np.argsort(rank, kind="stable")]
-        for events in np.split(order, np.cumsum(np.bincount(rank))[:-1]) if len(order) else ():
-            yield events, self._row[events]
+        self.past = Past(columns, acts, made.users, policy.history_capacity)
 
     def solve(self, row: Index, number: npt.NDArray[np.int64], items: F32) -> tuple[F32, npt.NDArray[np.bool_]]:
         """These users as they stand, against ``items``; number: the row of each of the columns' items, -1 for none."""
-        now = self._now
+        now = self.past.histories
         width = max(1, int(now.count[row].max(initial=1)))
         used = np.arange(width) < now.count[row][:, None]
         hashes = self._columns.hashes
         at = np.minimum(np.searchsorted(hashes[self._order], now.items[row, :width]), len(hashes) - 1)
-        used &= inside_window(now.time[row, :width], self._newest[row, None], self._policy)
+        used &= inside_window(now.time[row, :width], self.past.newest[row, None], self._policy)
         index = np.where(used, number[self._order[at]], -1).astype(np.int32)
         weight = weights_now(now.time[row, :width], used, self._policy)
         rating = now.strength[row, :width].astype(np.float64)
         return solve_users(items, index, rating, weight, self._mean, self._policy)
-
-    def learn(self, events: Index, row: Index) -> None:
-        """Fold one rating each into these users' histories."""
-        now, columns, test = self._now, self._columns, self._tests[events]
-        self._newest[row] = np.maximum(self._newest[row], columns.at[test])
-        fold_batch(
-            now.items,
-            now.strength,
-            now.time,
-            now.count,
-            columns.hashes[columns.item[test]],
-            columns.weight[test],
-            columns.at[test],
-            0,
-            rows=row,
-            merge=replace_ratings,
-        )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from bootstrap import evaluate as evaluating
-from bootstrap.columns import POSITIVE, Columns, columns_of
-from bootstrap.evaluate import Trained, evaluate, split
-from bootstrap.fit import score
+from bootstrap.columns import POSITIVE, RETURNED, SUPPRESSED, Columns, columns_of
+from bootstrap.evaluate import Foretold, Trained, evaluate, foretell, split, summary
+from bootstrap.fit import score, train
 from bootstrap.fold import fold
 from bootstrap.matrix import build
-from bootstrap.users import solve_users, space_of
+from bootstrap.serve import solver_of
+from bootstrap.users import solve_users, space_of, vectors_of
 from ops.data import synthetic
 from streamer.factors.history import fold_event
+from streamer.factors.serving import Past, serve
 from streamer.factors.solve import solve_cholesky
-from streamer.factors.weigh import confidence_array, strength_at
+from streamer.factors.weigh import confidence_array, confidence_now, strength_at
 from tests.bootstrap.small import KEY, NOW_MS, changed, quiet, recipe
 
 if TYPE_CHECKING:
@@ -139,6 +142,93 @@ def test_the_slow_twin_agrees(reading: Reading, monkeypatch: pytest.MonkeyPatch,
     expected = slow_metrics(columns, before, after, trained, policy, 5)
     assert found["scored_events"] > 50
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+
+
+def had_by_then(columns: Columns, then: npt.NDArray[np.intp], user: int, trained: Trained, policy: Policy) -> Any:
+    """The vector that the user has after these events, of a log that ends there; by no state of a replay."""
+    users = fold(columns.take(then), policy)
+    mine = slice(int(users.history_start[user]), int(users.history_start[user + 1]))
+    used = np.ones((1, max(1, mine.stop - mine.start)), bool)
+    items, strength = np.zeros(used.shape, np.uint64), np.zeros(used.shape, np.float32)
+    time, used[:] = np.zeros(used.shape, np.int64), mine.stop > mine.start
+    if used.all():
+        items[0], strength[0], time[0] = users.item[mine], users.strength[mine], users.time[mine]
+    index = np.where(used, trained.space.lookup(items), -1).astype(np.int32)
+    confidence = confidence_now(strength, time, used, policy)
+    vectors = vectors_of(trained.space, index, confidence, policy, 1e-9, trained.solved.average)
+    if trained.priors is None:
+        return vectors[0]
+    past, segment = Past(items, time, used, index, confidence), np.zeros(1, np.uint64)
+    if users.segment is not None:
+        segment = users.segment[user : user + 1]
+    events, solve = users.events[user : user + 1], solver_of(trained.space, policy, 1e-9)
+    return serve(past, vectors, events, segment, policy, trained.priors, solve).vectors[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"recency_entries": 2.0, "rhs": "c-1"},
+        {"blend_events": 30},
+        {"blend_events": 30, "segment_key": "device"},
+        {"session_weight": 0.5, "session_gap_ms": 86_400_000, "session_entries": 3},
+    ],
+    ids=["plain", "recency", "blend", "segments", "session"],
+)
+def test_each_event_is_foretold_by_what_the_stream_has_then(reading: Reading, options: dict[str, Any]) -> None:
+    """Purchases that are returned, hides, users who change their segment: as if the log ended before each event."""
+    policy = changed(history_capacity=64, **options)
+    events = []
+    for number, one in enumerate(synthetic.load(2, TINY).rebase(NOW_MS).events):
+        context = {"device": ("phone", "desk")[(number // 60 + len(one["user_id"])) % 2]}
+        events.append(one | {"context": context})
+        if number % 3 == 0:
+            kind = "hide" if number % 9 == 0 else "return"
+            events.append(one | {"event_type": kind, "request_id": f"back{number}", "timestamp": one["timestamp"] + 1})
+    columns, _ = columns_of(reading(*events, policy=policy), policy, KEY)
+    before, after = split(columns, 0.7)
+    plan = replace(recipe(policy), segment_users=3)
+    trained = train(columns.take(np.sort(before)), plan, quiet, "")
+    found = foretell(columns, before, after, trained, policy, k=5, tolerance=1e-9)
+    order = np.concatenate([before, after])
+    assert np.count_nonzero(found.scored) > 40
+    known = {item_id: at for at, item_id in enumerate(trained.matrix.item_ids)}
+    for test in np.flatnonzero(found.scored)[::2].tolist():
+        then = np.sort(order[: int(np.flatnonzero(order == found.event[test])[0])])
+        user, item = int(found.user[test]), known[columns.item_ids[found.item[test]]]
+        vector = had_by_then(columns, then, user, trained, policy)
+        mine = then[(columns.user[then] == user) & (columns.kind[then] == POSITIVE)]
+        had = [known.get(columns.item_ids[one], -1) for one in columns.item[mine].tolist()]
+        scores = trained.space.vectors @ vector
+        others = np.delete(scores, [at for at in {*had, item} if at >= 0])
+        assert abs(found.folded[test] - np.count_nonzero(others > scores[item])) <= 0.5
+    assert set(columns.kind[after].tolist()) == {POSITIVE, SUPPRESSED, RETURNED}
+
+
+def test_new_items_count_apart() -> None:
+    """A projected item is ranked but no scored event; a user's first event with a new item is one of new_items."""
+    trained = np.array([True, False, False, True])
+    ones, none = np.ones(4, bool), np.zeros(4)
+    found = Foretold(
+        event=np.arange(4),
+        user=np.arange(4),
+        item=np.array([0, 1, 1, 0]),
+        at=np.arange(4),
+        folded=np.array([0.0, 3.0, 0.0, -1.0]),
+        frozen=none,
+        popular=none,
+        lists=np.zeros((4, 1), np.int32),
+        known_user=ones,
+        known_item=ones,
+        trained_item=trained,
+        first=np.array([True, True, False, True]),
+        events=np.array([2, 0]),
+    )
+    assert found.scored.tolist() == [True, False, False, False]
+    metrics = summary(found, 2)
+    assert (metrics["scored_events"], metrics["recall"]) == (1, 1.0)
+    assert (metrics["new_items_events"], metrics["new_items_recall"]) == (1, 0.0)
 
 
 def test_planted_taste_is_learnt(made: Made) -> None:

@@ -83,7 +83,7 @@ def test_an_evaluation_with_nothing_kept_measures_nothing(
 ) -> None:
     """The first events are all hides: there is no model to foretell the others by, and a fit on all of them is fine."""
     settings = settings_of(tmp_path, **more)
-    log = reading(*HIDES, event("v", "b", at=NOW_MS + 1), policy=settings.policy)
+    log = reading(*HIDES, event("v", "b", at=NOW_MS + 1, value=3.0), policy=settings.policy)
     manifest, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
     assert "scored_events" not in manifest.metrics
     assert model.item_ids == ["b"]

@@ -49,6 +49,22 @@ def test_with_items_standing_still_it_is_the_evaluation(world: Cut) -> None:
     assert popular["all_scored_events"] > popular["scored_events"]
 
 
+def test_returns_are_done_to_the_user_here_too(reading: Reading) -> None:
+    """As in the evaluation: what was returned counts no more, and is not foretold."""
+    events = []
+    for number, one in enumerate(synthetic.load(3, NEW).events):
+        later = {"request_id": f"back{number}", "timestamp": one["timestamp"] + 1}
+        events += [one, one | later | {"event_type": "return" if number % 3 else "hide"}]
+    columns, _ = columns_of(reading(*events, policy=STILL), STILL, KEY)
+    before, after = split(columns, 0.8)
+    plan = Recipe(Training(6, 6, 0, STILL.ridge, STILL.rhs), STILL, 1e-6, 10, 0.8)
+    trained = train(columns.take(np.sort(before)), plan, quiet, "")
+    whole = evaluate(columns, before, after, trained, STILL, k=10, tolerance=1e-7)
+    mine = foretell(columns, before, after, trained, STILL).metrics(10)
+    assert mine["scored_events"] == whole["scored_events"] > 50
+    assert mine["ndcg"] == pytest.approx(whole["ndcg"], abs=0.002)
+
+
 def test_new_items_are_found_once_they_are_folded_in(world: Cut) -> None:
     """Without fold-in each of their events is a miss."""
     without, with_ = told(world), told(world, new_items_cap=100)

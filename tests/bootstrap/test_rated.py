@@ -13,7 +13,7 @@ from bootstrap import artifact
 from bootstrap.columns import columns_of
 from bootstrap.job import Lineage, Source, lineage, make, recipe
 from bootstrap.quality import judged
-from bootstrap.rated import ratings_of
+from bootstrap.rated import examine, ratings_of
 from bootstrap.records import Writer
 from bootstrap.search import search
 from schemas.layouts import RowShape, decode_user_rows
@@ -23,7 +23,7 @@ from streamer.events.read import Reader
 from streamer.factors.explicit import solve_ratings
 from streamer.steps.items import Items
 from streamer.steps.user import UserStep
-from tests.bootstrap.planted import EXPLICIT, ITEMS, USERS, planted
+from tests.bootstrap.planted import EXPLICIT, ITEMS, USERS, planted, rated
 from tests.bootstrap.small import KEY, NOW_MS, Made, Reading, event, quiet, settings_of
 from tests.streamer.steps.world import TOPICS, record, run
 
@@ -141,6 +141,23 @@ def test_a_newer_rating_replaces_the_older_one(reading: Reading, tmp_path: Path)
         _, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
         assert model.users.strength.tolist() == [4.5]
         assert model.users.time.tolist() == [NOW_MS - 5]
+
+
+def test_a_rating_that_is_taken_back_counts_no_more_in_the_replay(reading: Reading, tmp_path: Path) -> None:
+    """The rating itself is foretold; the user's next one is foretold as if it had never been."""
+    settings, at = settings_of(tmp_path, **EXPLICIT), NOW_MS - 10
+
+    def error(*last: dict[str, Any]) -> float:
+        columns, _ = columns_of(reading(*planted(NOW_MS - 100), *last, policy=settings.policy), settings.policy, KEY)
+        found = examine(columns, recipe(settings), quiet)
+        assert found is not None
+        return found[1]["rmse"] ** 2 * found[1]["scored_events"]
+
+    first, back, second = rated(0, 0, 60.0, at), event("u0", "i0", "return", at + 1), rated(0, 1, 3.0, at + 2)
+    hides = [event("u1", "i1", "hide", at + number) for number in range(3)]
+    one, other, none = error(first, *hides[1:]), error(*hides[:2], second), error(*hides)
+    assert error(first, back, second) == pytest.approx(one + other - none, abs=1e-4)
+    assert error(first, hides[1], second) != pytest.approx(one + other - none, abs=1e-2)
 
 
 def test_ratings_are_not_searched_by_rankings(reading: Reading, tmp_path: Path) -> None:
