@@ -23,6 +23,7 @@ from bootstrap.descent import Descent
 from bootstrap.engine import Engine
 from bootstrap.explicit import Ridges
 from bootstrap.fit import Recipe, fit
+from bootstrap.matrix import unobserved_mean
 from bootstrap.quality import Vectors, held, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
@@ -33,6 +34,7 @@ from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import ITEM_KEY_BYTES
 from streamer.events.read import Reader
 from streamer.factors.gram import gramian
+from streamer.factors.newcomer import UNOBSERVED_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -276,7 +278,7 @@ def make(
         algorithm=plan.algorithm,
         created_at=now_ms,
         policy=settings.policy,
-        hyperparameters=_hyperparameters(plan),
+        hyperparameters=_hyperparameters(plan) | _of_unobserved(model, settings.policy.unobserved_power),
         training_data_start=int(columns.at.min()),
         training_data_end=int(columns.at.max()),
         cut_offsets=log.cut_offsets,
@@ -299,6 +301,12 @@ def make(
         popularity_user=None if model.popularity_user is None else model.popularity_user.tolist(),
     )
     return manifest, model
+
+
+def _of_unobserved(model: Model, power: float) -> dict[str, int | float | str]:
+    """What the workers weigh the unobserved pairs of new items by; a history entry is a pair."""
+    pairs = np.unique(model.users.item, return_counts=True)[1]
+    return {UNOBSERVED_MEAN: unobserved_mean(pairs, power)} if power else {}
 
 
 def user_gramian(model: Model) -> list[float] | None:

@@ -132,8 +132,14 @@ def weights_of(matrix: Matrix, power: float) -> F64 | None:
     """
     if not power:
         return None
-    share = np.diff(matrix.by_item.indptr).astype(np.float64) ** power
-    return np.concatenate([share / share.mean(), np.ones(len(matrix.item_ids) - len(share))])
+    pairs = np.diff(matrix.by_item.indptr)
+    share = pairs.astype(np.float64) ** power / unobserved_mean(pairs, power)
+    return np.concatenate([share, np.ones(len(matrix.item_ids) - len(share))])
+
+
+def unobserved_mean(pairs: npt.NDArray[np.integer], power: float) -> float:
+    """The mean of n^power of items with so many pairs each (m,); workers weigh new items by it."""
+    return float((pairs.astype(np.float64) ** power).mean()) if len(pairs) else 1.0
 
 
 def newest_entry(users: Users) -> I64:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, RETURNED, Columns
 from bootstrap.evaluate import LIMIT
+from bootstrap.matrix import unobserved_mean
 from bootstrap.replay import acts_of, voids_of
 from bootstrap.users import space_of
 from schemas.layouts import ItemRow, signal_dtype
@@ -31,7 +32,7 @@ from streamer.factors.gram import gramian
 from streamer.factors.guard import guard
 from streamer.factors.history import DROPPED, fold_event
 from streamer.factors.learner import ItemLearner
-from streamer.factors.newcomer import UserSide
+from streamer.factors.newcomer import side_of
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.weigh import confidence_array, confidence_now, inside_window
 
@@ -190,7 +191,13 @@ class _Replay:
         mean = max(float(matrix.popularity.mean()), 1e-30)
         self._popularity = matrix.popularity / mean
         have = np.diff(trained.users.history_start) > 0
-        users = UserSide(gramian(solved.vectors[have]), ridge_items or policy.ridge, policy.rhs)
+        users = side_of(
+            gramian(solved.vectors[have]),
+            policy,
+            ridge_items=ridge_items,
+            users=len(solved.vectors),
+            mean=unobserved_mean(np.diff(matrix.by_item.indptr), policy.unobserved_power),
+        )
         self._learner = ItemLearner(policy, users, policy.new_items_cap)
         self._rows: dict[int, ItemRow] = {}
         self._batch, self._pending = batch, list[tuple[int, npt.NDArray[Any]]]()

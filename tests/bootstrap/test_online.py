@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bootstrap.als import Training
+from bootstrap.als import Training, half_step
 from bootstrap.columns import Columns, columns_of
 from bootstrap.evaluate import Trained, evaluate, split
 from bootstrap.fit import Recipe, score, train
-from bootstrap.job import user_gramian
+from bootstrap.job import Lineage, make, user_gramian
+from bootstrap.job import recipe as recipe_of
+from bootstrap.matrix import build, weights_of
 from bootstrap.model import Model
 from bootstrap.online import foretell, popularity
 from ops.data import synthetic
-from tests.bootstrap.small import KEY, Made, Reading, changed, quiet, recipe
+from streamer.factors.newcomer import fold_in, user_side
+from tests.bootstrap.small import KEY, NOW_MS, Made, Reading, changed, event, quiet, recipe, settings_of
 
 STILL = changed(rhs="c-1", window_ms=10**12, half_life_ms=0, sgd_rate=0.0, new_items_cap=0)
 NEW = synthetic.Shape(users=60, items=80, events=1_600, factors=3, days=20, newcomers=0.5)
@@ -93,6 +98,42 @@ def test_the_evaluation_reports_it_beside_the_rest(reading: Reading) -> None:
     assert 0 < metrics["online_recall"] < 1
     assert metrics["online_entered"] > 0
     assert not any(name.startswith("online_") for name in score(columns, recipe(policy), quiet))
+
+
+@pytest.mark.parametrize(
+    ("options", "power", "ridge_items"),
+    [
+        ({}, 0.0, 0.5),
+        ({"ridge_nu": 1.0}, 0.0, 0.0),
+        ({"ridge_nu": 0.5, "ridge_alpha0": 0.1}, 0.0, 0.5),
+        ({}, 0.75, 0.0),
+        ({"ridge_nu": 0.5, "ridge_alpha0": 0.1}, 0.75, 0.5),
+    ],
+)
+def test_a_new_item_is_the_batch_half_step(
+    options: dict[str, Any], power: float, ridge_items: float, reading: Reading, tmp_path: Path
+) -> None:
+    """From what the manifest carries, an item's users give it the vector that a half-step of the training would."""
+    policy = changed(ridge=2.0, unobserved_power=power, **options)
+    settings = settings_of(tmp_path, FACTORS_BOOTSTRAP__SOLVER="cholesky").model_copy(update={"policy": policy})
+    settings = settings.model_copy(
+        update={"bootstrap": settings.bootstrap.model_copy(update={"ridge_items": ridge_items})}
+    )
+    events = synthetic.load(3, NEW).rebase(NOW_MS).events
+    log = reading(*events, event("hider", "i1", "hide"), policy=policy)
+    manifest, model = make(settings, log, Lineage(KEY, None), now_ms=NOW_MS, show=quiet)
+    columns, _ = columns_of(log, policy, KEY)
+    matrix = build(columns, model.users, policy, int(columns.at.max()))
+    users = np.where((np.diff(model.users.history_start) > 0)[:, None], model.user_vectors, np.float32(0))
+    exact = np.zeros_like(model.items)
+    weights = weights_of(matrix, policy.unobserved_power)
+    half_step(matrix.by_item, users, exact, recipe_of(settings).training, items=True, weights=weights)
+    side = user_side(manifest)
+    assert side is not None
+    for item in range(0, len(exact), 7):
+        row = slice(matrix.by_item.indptr[item], matrix.by_item.indptr[item + 1])
+        folded = fold_in(side, users[matrix.by_item.indices[row]], matrix.by_item.data[row])
+        assert np.linalg.norm(folded - exact[item]) <= 1e-5 * np.linalg.norm(exact[item])
 
 
 def test_the_manifest_carries_the_users_gramian(made: Made) -> None:

@@ -174,7 +174,8 @@ class Item:
 def _solved(reservoir: dict[int, tuple[float, bytes]], rules: Rules) -> Vector:
     """(X'X + ridge I + sum (c-1) x x') y = sum q x over the reservoir."""
     assert rules.user_gramian is not None
-    system = (rules.ridge_items or rules.ridge) * np.eye(rules.dimension)
+    growth = (len(reservoir) + rules.ridge_alpha0 * rules.trained_users) ** rules.ridge_nu
+    system = (rules.ridge_items or rules.ridge) * growth * np.eye(rules.dimension)
     above = iter(rules.user_gramian)
     for row in range(rules.dimension):
         for column in range(row, rules.dimension):

@@ -62,6 +62,7 @@ class Rules:
     ridge_items: float = 0.0
     item_partitions: int = 1
     trained_items: int = 0
+    trained_users: int = 0
     segments: dict[str, tuple[float, ...]] = field(default_factory=dict)
     popularity_user: tuple[float, ...] | None = None
     # Not in the manifest: the worker's own settings and the catalogue.
@@ -99,6 +100,7 @@ class Rules:
             item_partitions=data.get("item_partitions") or 1,
             cut_offsets={int(number): offset for number, offset in data.get("cut_offsets", {}).items()},
             trained_items=data.get("counts", {}).get("items", 0),
+            trained_users=data.get("counts", {}).get("users", 0),
             segments={name: tuple(vector) for name, vector in data.get("segments", {}).items()},
             popularity_user=tuple(data["popularity_user"]) if data.get("popularity_user") else None,
             partitions=partitions,
