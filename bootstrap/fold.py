@@ -2,7 +2,8 @@
 
 What the stream decides event by event about suppression is order-free at its best, and here the whole log is known: an
 item is suppressed while its newest suppressing event is not older than its newest positive one, and a return voids the
-strength of events up to it.
+strength of events up to it. It is not order-free where a set or a history of a user who suppresses was full, and where
+a return came after a newer act on its item: these users are gone through event by event (`row.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from bootstrap.columns import POSITIVE, RETURNED, Columns
 from bootstrap.model import Users
+from bootstrap.row import Row
 from schemas.layouts import Suppression
 from schemas.records import DAY_MS
 from streamer.errors import DataError
@@ -32,8 +34,13 @@ _USERS = 1 << 16
 
 def fold(columns: Columns, policy: Policy) -> Users:
     """Every user's history, counters, idempotency keys and suppressed items."""
+    rows = _rows(columns, policy)
     suppressed, voided = _suppressed(columns, policy.suppress_capacity)
     positive = columns.kind == POSITIVE
+    if rows:
+        # All that is positive, so that there is room for what their rows hold.
+        voided &= ~np.isin(columns.user, list(rows))
+        suppressed |= _sets(rows, columns)
     weighed = np.flatnonzero(positive & ~voided)
     n = len(columns.user_ids)
     applied, user, at = np.bincount(columns.user[positive], minlength=n), columns.user, columns.at
@@ -52,7 +59,7 @@ def fold(columns: Columns, policy: Policy) -> Users:
         cap_count=np.bincount(user[on_day], minlength=n).astype(np.uint32),
         suppressed=suppressed,
         **_segments(columns, policy),
-        **_histories(columns, weighed, policy),
+        **_histories(columns, weighed, policy, rows),
         **_keys(columns, policy.keys_capacity),
     )
 
@@ -84,8 +91,71 @@ def _segments(columns: Columns, policy: Policy) -> dict[str, Any]:
     return {"segment": found, "segment_at": at}
 
 
-def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, Any]:
-    """The history columns of `Users`, a pass of users at a time."""
+def _rows(columns: Columns, policy: Policy) -> dict[int, Row]:
+    """The rows of the users whose order of events matters, by number."""
+    user, item = columns.user, columns.item
+    suppressing = np.flatnonzero(columns.kind != POSITIVE)
+    if not len(suppressing):
+        return {}
+    wide = np.int64(len(columns.item_ids))
+    who = np.zeros(len(columns.user_ids), bool)
+    who[user[suppressing]] = True
+    of_those = np.flatnonzero(who[user] & (columns.kind == POSITIVE))
+    liked = np.unique(user[of_those] * wide + item[of_those])
+    full = np.bincount(liked // wide, minlength=len(who)) > policy.history_capacity
+    hidden = np.unique(user[suppressing] * wide + item[suppressing])
+    full |= np.bincount(hidden // wide, minlength=len(who)) > policy.suppress_capacity
+    replayed = np.flatnonzero(full & who)
+    replayed = np.union1d(replayed, _late_returns(columns, of_those))
+    return _gone_through(columns, replayed, policy)
+
+
+def _late_returns(columns: Columns, positive: Index) -> Index:
+    """The users of whom a return came after a newer act on its item; positive: events, in log order."""
+    back = np.flatnonzero(columns.kind == RETURNED)
+    wide = np.int64(len(columns.item_ids))
+    pair = columns.user * wide + columns.item
+    events = np.concatenate([positive[np.isin(pair[positive], pair[back])], back])
+    events.sort()
+    newest: dict[int, int] = {}
+    found: set[int] = set()
+    for event in events.tolist():
+        key, at = int(pair[event]), int(columns.at[event])
+        if columns.kind[event] == POSITIVE:
+            newest[key] = max(newest.get(key, at), at)
+        elif newest.get(key, at) > at:
+            found.add(int(columns.user[event]))
+    return np.array(sorted(found), np.intp)
+
+
+def _gone_through(columns: Columns, users: Index, policy: Policy) -> dict[int, Row]:
+    """These users' rows, event by event."""
+    rows = {user: Row() for user in users.tolist()}
+    for event in np.flatnonzero(np.isin(columns.user, users)).tolist() if rows else ():
+        row, item = rows[int(columns.user[event])], int(columns.hashes[columns.item[event]])
+        kind, at = columns.kind[event], int(columns.at[event])
+        if kind == POSITIVE:
+            row.like(item, float(columns.weight[event]), at, policy)
+        else:
+            row.suppress(item, at, returned=bool(kind == RETURNED), capacity=policy.suppress_capacity)
+    return rows
+
+
+def _sets(rows: dict[int, Row], columns: Columns) -> dict[int, tuple[Suppression, ...]]:
+    """The rows' suppression sets, by item id as the stream keeps it."""
+    item_id = dict(zip(columns.hashes.tolist(), columns.item_ids, strict=True))
+    sets = {}
+    for user, row in rows.items():
+        entries = (
+            Suppression(item_id[item], item, one.until, one.voided, one.positive)
+            for item, one in row.suppressed.items()
+        )
+        sets[user] = tuple(sorted(entries, key=lambda entry: entry.item_id))
+    return sets
+
+
+def _histories(columns: Columns, events: Index, policy: Policy, rows: dict[int, Row]) -> dict[str, Any]:
+    """The history columns of `Users`, a pass of users at a time; ``rows``: of users whose history is known already."""
     n = len(columns.user_ids)
     order = events[np.argsort(columns.user[events], kind="stable")]
     bounds = np.searchsorted(columns.user[order], np.arange(0, n + _USERS, _USERS))
@@ -102,6 +172,11 @@ def _histories(columns: Columns, events: Index, policy: Policy) -> dict[str, Any
             half_life_ms=policy.half_life_ms,
             merge=merge_of(policy),
         )
+        for user, row in rows.items():
+            if first <= user < first + _USERS:
+                folded.count[user - first] = count = len(row.items)
+                folded.items[user - first, :count] = row.items
+                folded.strength[user - first, :count], folded.time[user - first, :count] = row.strength, row.time
         used = np.arange(folded.items.shape[1]) < folded.count[:, None]
         counts.append(folded.count)
         items.append(folded.items[used])

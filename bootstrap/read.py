@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bootstrap.row import Row
 from schemas.outcomes import OUTCOME_OF_REASON, Outcome, Reason
-from schemas.records import DAY_MS, INT64_MAX, SUPPRESSING, CatalogueEntry, Interaction, Policy
+from schemas.records import DAY_MS, SUPPRESSING, CatalogueEntry, Interaction, Policy
 from streamer.errors import DataError
 from streamer.events.decode import decode
-from streamer.events.hashes import fingerprint, partition, request_hash
+from streamer.events.hashes import ITEM_KEY_BYTES, fingerprint, item_hash, partition, request_hash
 from streamer.events.verdicts import Filtered, Rejected
-from streamer.factors.weigh import add_event, decay, event_weight
+from streamer.factors.weigh import event_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,8 +92,10 @@ class Log:
         return self.outcomes.total()
 
 
-def read_file(path: str, reader: Reader, policy: Policy, *, now_ms: int) -> Log:
-    """Read NDJSON from a file, or from standard input for ``-``.
+def read_file(
+    path: str, reader: Reader, policy: Policy, *, now_ms: int, item_key: bytes = bytes(ITEM_KEY_BYTES)
+) -> Log:
+    """Read NDJSON from a file, or from standard input for ``-``; ``item_key`` as in `judge_records`.
 
     ``now_ms`` only bounds what may be believed: an event later than that is ``future``, as on the topic, so that one
     absurd timestamp cannot move everybody else out of the window.
@@ -106,7 +109,7 @@ def read_file(path: str, reader: Reader, policy: Policy, *, now_ms: int) -> Log:
         ]
     judged = [(record, reader.read(record)) for record in records]
     newest = max((event.timestamp for _, event in judged if isinstance(event, Interaction)), default=now_ms)
-    judge = _Judge(policy, lambda record: newest, judge_lateness=False)
+    judge = _Judge(policy, lambda record: newest, item_key, judge_lateness=False)
     return judge.collect(judged, lambda record: 0)
 
 
@@ -122,8 +125,19 @@ def _lines(path: str) -> Iterator[Iterable[bytes]]:
         raise DataError(f"{path} cannot be read: {problem.strerror or problem}.") from None
 
 
-def judge_records(records: Iterable[Record], reader: Reader, policy: Policy, *, partitions: int) -> Log:
-    """Judge the records of a topic, each partition's in order, against their broker timestamps."""
+def judge_records(
+    records: Iterable[Record],
+    reader: Reader,
+    policy: Policy,
+    *,
+    partitions: int,
+    item_key: bytes = bytes(ITEM_KEY_BYTES),
+) -> Log:
+    """Judge the records of a topic, each partition's in order, against their broker timestamps.
+
+    ``item_key``: of the items' hashes, which decide what a full history forgets of two items of the same millisecond;
+    that matters to ``cap_item_strength`` alone.
+    """
     newest = 0
 
     def judged() -> Iterator[tuple[Record, Interaction | Rejected | Filtered]]:
@@ -136,7 +150,7 @@ def judge_records(records: Iterable[Record], reader: Reader, policy: Policy, *, 
             else:
                 yield record, event
 
-    judge = _Judge(policy, lambda record: record.timestamp, judge_lateness=True)
+    judge = _Judge(policy, lambda record: record.timestamp, item_key, judge_lateness=True)
     log = judge.collect(judged(), lambda record: record.offset + 1)
     log.cut_time = newest
     return log
@@ -145,7 +159,7 @@ def judge_records(records: Iterable[Record], reader: Reader, policy: Policy, *, 
 class _Judge:
     """The decisions that the stream takes with the user's row, over the whole log."""
 
-    def __init__(self, policy: Policy, now: Callable[[Record], int], *, judge_lateness: bool) -> None:
+    def __init__(self, policy: Policy, now: Callable[[Record], int], item_key: bytes, *, judge_lateness: bool) -> None:
         if policy.feedback == "explicit":
             # A newer rating replaces the older one: there is no strength that could grow beyond a cap.
             policy = msgspec.structs.replace(policy, cap_item_strength=0.0)
@@ -155,8 +169,9 @@ class _Judge:
         self._caps = bool(policy.cap_user_events_per_day or policy.cap_item_strength)
         self._requests: dict[int, int] = {}
         self._days: dict[str, tuple[int, int]] = {}
-        self._strengths: dict[tuple[str, str], tuple[float, int]] = {}
-        self._voids: dict[tuple[str, str], int] = {}
+        # Only where an item's strength is capped: the cap asks for what the history still holds.
+        self._rows: dict[str, Row] = {}
+        self._item_key = item_key
 
     def collect(
         self,
@@ -196,8 +211,13 @@ class _Judge:
         if self._lateness is not None and event.timestamp < now - self._lateness:
             return Outcome.LATE, None
         if suppressing:
-            if self._caps and event.event_type == "return":
-                self._void(event)
+            if policy.cap_item_strength:
+                self._row(event).suppress(
+                    item_hash(event.item_id, self._item_key),
+                    event.timestamp,
+                    returned=event.event_type == "return",
+                    capacity=policy.suppress_capacity,
+                )
             return Outcome.SUPPRESSED, None
         if self._caps:
             self._count(event)
@@ -210,16 +230,14 @@ class _Judge:
             day, count = self._days.get(event.user_id, (-1, 0))
             if day == event.timestamp // DAY_MS and count >= policy.cap_user_events_per_day:
                 return True
-        strength, time = self._strengths.get((event.user_id, event.item_id), (0.0, event.timestamp))
-        faded = strength * decay(max(event.timestamp - time, 0), policy.half_life_ms)
-        return policy.cap_item_strength > 0 and faded >= policy.cap_item_strength
+        if not policy.cap_item_strength:
+            return False
+        item = item_hash(event.item_id, self._item_key)
+        strength = self._row(event).strength_at(item, event.timestamp, policy.half_life_ms)
+        return strength >= policy.cap_item_strength
 
-    def _void(self, event: Interaction) -> None:
-        """A return takes back the strength up to it, so the cap counts from there."""
-        pair = (event.user_id, event.item_id)
-        self._voids[pair] = max(self._voids.get(pair, 0), event.timestamp)
-        if self._strengths.get(pair, (0.0, INT64_MAX))[1] <= event.timestamp:
-            del self._strengths[pair]
+    def _row(self, event: Interaction) -> Row:
+        return self._rows.setdefault(event.user_id, Row())
 
     def _count(self, event: Interaction) -> None:
         """Remember what the caps need."""
@@ -229,12 +247,8 @@ class _Judge:
             today = at // DAY_MS
             self._days[event.user_id] = (max(day, today), 1 if today > day else count + (today == day))
         if policy.cap_item_strength:
-            pair = (event.user_id, event.item_id)
-            if at <= self._voids.get(pair, -1):
-                return
-            strength, time = self._strengths.get(pair, (0.0, at))
             weight = event_weight(policy.weights, event.event_type, event.value)
-            self._strengths[pair] = add_event(strength, time, weight, at, policy.half_life_ms)
+            self._row(event).like(item_hash(event.item_id, self._item_key), weight, at, policy)
 
 
 def read_catalogue(path: str) -> dict[str, CatalogueEntry]:
