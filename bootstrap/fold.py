@@ -131,13 +131,20 @@ def _late_returns(columns: Columns, positive: Index) -> Index:
 def _gone_through(columns: Columns, users: Index, policy: Policy) -> dict[int, Row]:
     """These users' rows, event by event."""
     rows = {user: Row() for user in users.tolist()}
-    for event in np.flatnonzero(np.isin(columns.user, users)).tolist() if rows else ():
-        row, item = rows[int(columns.user[event])], int(columns.hashes[columns.item[event]])
-        kind, at = columns.kind[event], int(columns.at[event])
+    events = np.flatnonzero(np.isin(columns.user, users)) if rows else np.zeros(0, np.intp)
+    acts = zip(
+        columns.user[events].tolist(),
+        columns.hashes[columns.item[events]].tolist(),
+        columns.kind[events].tolist(),
+        columns.weight[events].tolist(),
+        columns.at[events].tolist(),
+        strict=True,
+    )
+    for user, item, kind, weight, at in acts:
         if kind == POSITIVE:
-            row.like(item, float(columns.weight[event]), at, policy)
+            rows[user].like(item, weight, at, policy)
         else:
-            row.suppress(item, at, returned=bool(kind == RETURNED), capacity=policy.suppress_capacity)
+            rows[user].suppress(item, at, returned=kind == RETURNED, capacity=policy.suppress_capacity)
     return rows
 
 
@@ -174,9 +181,10 @@ def _histories(columns: Columns, events: Index, policy: Policy, rows: dict[int, 
         )
         for user, row in rows.items():
             if first <= user < first + _USERS:
-                folded.count[user - first] = count = len(row.items)
-                folded.items[user - first, :count] = row.items
-                folded.strength[user - first, :count], folded.time[user - first, :count] = row.strength, row.time
+                folded.count[user - first] = count = len(row.entries)
+                known = folded.items[user - first], folded.strength[user - first], folded.time[user - first]
+                for column, values in zip(known, row.history(), strict=True):
+                    column[:count] = values
         used = np.arange(folded.items.shape[1]) < folded.count[:, None]
         counts.append(folded.count)
         items.append(folded.items[used])

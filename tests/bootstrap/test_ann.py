@@ -46,6 +46,25 @@ def test_an_index_of_another_measure_is_found_out(monkeypatch: pytest.MonkeyPatc
     assert found < 0.7
 
 
+def test_the_recall_is_beside_the_exact_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two items asked for, this index always finds the first and never the second."""
+
+    class Half:
+        def Index(self, **options: Any) -> Any:  # noqa: N802 - the library's name
+            return self
+
+        def add(self, keys: Any, items: Any, **_: Any) -> None:
+            self.items = items
+
+        def search(self, asked: Any, k: int, **_: Any) -> Any:
+            order = np.argsort(-(asked @ self.items.T), axis=1)
+            self.keys = order[:, [0, -1]]
+            return self
+
+    monkeypatch.setattr(ann, "_library", Half)
+    assert ann_recall(drawn(40, 0), drawn(9, 1), 2) == 0.5
+
+
 def test_without_the_library_there_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """And whoever asks is told what to install."""
     monkeypatch.setattr(ann, "_library", lambda: None)

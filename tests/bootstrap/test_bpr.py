@@ -102,6 +102,7 @@ def test_a_fit_that_diverges_names_its_own_settings(reading: Reading, tmp_path: 
 def test_a_user_who_has_had_everything_ends_nothing() -> None:
     """There is no negative for such a user: the pairs are left out."""
     everything = csr_array(np.ones((2, 3)))
+    assert all(len(drawn) == 0 for drawn in bpr._Pairs(everything, 0.0).draw(np.random.default_rng(0)))
     assert np.isfinite(fit_bpr(everything, 2, 2, Ranking(), 0, ignore)).all()
 
 

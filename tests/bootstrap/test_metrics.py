@@ -78,6 +78,12 @@ def test_what_lists_show(data: Any) -> None:
         assert share_of_places(lists, bad) == pytest.approx(np.mean([item % 2 == 0 for item in places]))
 
 
+def test_novelty_is_of_an_items_share_of_all_events() -> None:
+    """An item of a quarter of the events tells two bits, one of an eighth three."""
+    assert shown(np.array([[0]], np.int32), np.array([2, 4, 1, 1]))["novelty"] == 2.0
+    assert shown(np.array([[2, 3]], np.int32), np.array([2, 4, 1, 1]))["novelty"] == 3.0
+
+
 def test_norms_leave_out_what_is_not_finite() -> None:
     """The gate on finite numbers speaks of those; the norms stay numbers."""
     vectors = np.array([[3, 4], [np.nan, 0], [0, 1], [np.inf, 1]], np.float32)
