@@ -2,8 +2,9 @@
 
 What the stream decides event by event about suppression is order-free at its best, and here the whole log is known: an
 item is suppressed while its newest suppressing event is not older than its newest positive one, and a return voids the
-strength of events up to it. It is not order-free where a set or a history of a user who suppresses was full, and where
-a return came after a newer act on its item: these users are gone through event by event (`row.py`).
+strength of events up to it. It is not order-free where a suppression set was full, where an item was
+suppressed after it had been in a full history, and where a return came after a newer act on its item: these users are
+gone through event by event (`row.py`).
 """
 
 from __future__ import annotations
@@ -104,27 +105,28 @@ def _rows(columns: Columns, policy: Policy) -> dict[int, Row]:
     liked = np.unique(user[of_those] * wide + item[of_those])
     full = np.bincount(liked // wide, minlength=len(who)) > policy.history_capacity
     hidden = np.unique(user[suppressing] * wide + item[suppressing])
-    full |= np.bincount(hidden // wide, minlength=len(who)) > policy.suppress_capacity
-    replayed = np.flatnonzero(full & who)
-    replayed = np.union1d(replayed, _late_returns(columns, of_those))
+    forgetful = np.bincount(hidden // wide, minlength=len(who)) > policy.suppress_capacity
+    replayed = np.union1d(np.flatnonzero(forgetful), _entangled(columns, of_those, full))
     return _gone_through(columns, replayed, policy)
 
 
-def _late_returns(columns: Columns, positive: Index) -> Index:
-    """The users of whom a return came after a newer act on its item; positive: events, in log order."""
-    back = np.flatnonzero(columns.kind == RETURNED)
-    wide = np.int64(len(columns.item_ids))
-    pair = columns.user * wide + columns.item
-    events = np.concatenate([positive[np.isin(pair[positive], pair[back])], back])
+def _entangled(columns: Columns, positive: Index, full: npt.NDArray[np.bool_]) -> Index:
+    """The users of whom a suppressing event came after an act on its item, and it matters in what order.
+
+    It does where the history was full (``full``: (users,)), or a return was older than the act. positive: events.
+    """
+    suppressing = np.flatnonzero(columns.kind != POSITIVE)
+    pair = columns.user * np.int64(len(columns.item_ids)) + columns.item
+    events = np.concatenate([positive[np.isin(pair[positive], pair[suppressing])], suppressing])
     events.sort()
     newest: dict[int, int] = {}
     found: set[int] = set()
-    for event in events.tolist():
-        key, at = int(pair[event]), int(columns.at[event])
-        if columns.kind[event] == POSITIVE:
+    acts = (columns.user[events], pair[events], columns.kind[events], columns.at[events])
+    for user, key, kind, at in zip(*(column.tolist() for column in acts), strict=True):
+        if kind == POSITIVE:
             newest[key] = max(newest.get(key, at), at)
-        elif newest.get(key, at) > at:
-            found.add(int(columns.user[event]))
+        elif key in newest and (full[user] or (kind == RETURNED and newest[key] > at)):
+            found.add(user)
     return np.array(sorted(found), np.intp)
 
 
