@@ -198,7 +198,8 @@ class _Replay:
             users=len(solved.vectors),
             mean=unobserved_mean(np.diff(matrix.by_item.indptr), policy.unobserved_power),
         )
-        self._learner = ItemLearner(policy, users, policy.new_items_cap)
+        event_share = len(matrix.item_ids) / max(len(before), 1)
+        self._learner = ItemLearner(policy, users, policy.new_items_cap, event_share=event_share)
         self._rows: dict[int, ItemRow] = {}
         self._batch, self._pending = batch, list[tuple[int, npt.NDArray[Any]]]()
         self._pair = policy.sgd_objective == "bpr"

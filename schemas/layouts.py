@@ -25,8 +25,8 @@ Item row::
 
     head | vector k*f4 | f4 optimiser state | m origins | n reservoir entries
 
-    origin, 4 + 4k bytes: f4 popularity, vector k*f4: what the generation, or the fold-in, gave the item; m is 0 where
-                          the policy does not ask for it, else 1
+    origin, 4 + 4k bytes: f4 popularity, vector k*f4: the one that the generation, or the fold-in, gave the item; m is 0
+                          where the policy does not ask for it, else 1
     reservoir entry, 12 + 4k bytes: u8 user hash, f4 confidence, user vector k*f4 (of a young item; else n = 0)
     key_head: 0 an item of the generation, 1 one without a vector, 2 one that was folded in
     cap_day, cap_count: the newest UTC day of event time and the signals taken on it, where the policy has a budget
@@ -332,8 +332,9 @@ class ItemRow:
     """One item row. vector: (k,) float32; reservoir: (n,) of `reservoir_dtype`.
 
     known: it has a vector; folded: that was folded in, the generation does not have the item. origin: (k,) float32,
-    the vector that it had from the generation or from its fold-in, and its popularity there relative to the mean; None
-    where the policy asks for neither. day, count: of its budget.
+    the vector that it had from the generation or from its fold-in; None where the policy asks for neither pull nor
+    balance. popularity: relative to the mean of the training, counted on by `streamer.factors.learner` where the policy
+    balances. day, count: of its budget.
     """
 
     generation: int

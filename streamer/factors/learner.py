@@ -4,6 +4,9 @@
     folded in          the reservoir takes the user, and the item is solved anew, until `RESERVOIR` users are in it
     with a vector      SGD (`sgd`), its gain scaled by budget and balance
 
+    balance      gain * max(p, 1)^-sgd_balance,   p = popularity of the training, relative to the mean
+                                                      + events since / mean events of a trained item
+
 A reservoir holds the newest vector of each user, and a fold-in is a function of the reservoir alone; so rows are the
 same bytes however signals were cut into batches, and a batch solves an item once, after the last signal that it takes.
 """
@@ -52,10 +55,14 @@ class ItemLearner:
     """See the module docstring. ``users`` None: no item is folded in; ``cap``: folded items a partition may have.
 
     ``mean``: of explicit feedback. Rows have their bias behind the vector then, and a signal's confidence is a rating.
+    ``event_share``: what an event adds to its item's popularity, one over the mean events of a trained item.
     """
 
-    def __init__(self, policy: Policy, users: UserSide | None, cap: int, *, mean: float | None = None) -> None:
+    def __init__(
+        self, policy: Policy, users: UserSide | None, cap: int, *, mean: float | None = None, event_share: float = 0.0
+    ) -> None:
         self._policy, self._users, self._cap, self._mean = policy, users, cap, mean
+        self._event_share = event_share
         self._rooted = policy.sgd_pull > 0 or policy.sgd_balance > 0
 
     def root(self, item: ItemRow, popularity: float) -> None:
@@ -84,7 +91,11 @@ class ItemLearner:
         if self._policy.sgd_budget:
             for at in np.flatnonzero(steps).tolist():
                 gain[at] = self._budget(items[row_of[at]], int(signals["event_time"][at]))
-        self._move(items, row_of, signals, gain, np.flatnonzero(steps), out)
+        chosen = np.flatnonzero(steps)
+        if self._policy.sgd_balance:
+            for at in chosen.tolist():
+                gain[at] *= self._balance(items[row_of[at]], drawn=bool(drawn[at]))
+        self._move(items, row_of, signals, gain, chosen, out)
         out.moved = np.flatnonzero([item.known for item in items])
         return out
 
@@ -110,7 +121,8 @@ class ItemLearner:
                     solve.add(row)
                 if item.known and item.reservoir is not None and len(item.reservoir) >= RESERVOIR:
                     # Its next signals move it, so it is solved before them.
-                    self._graduate(item)
+                    later = np.count_nonzero((row_of[at + 1 :] == row) & ~drawn[at + 1 :])
+                    self._graduate(item, item.events - int(later))
                     solve.discard(row)
                 out.unknown += not item.known
         for row in solve:
@@ -123,6 +135,13 @@ class ItemLearner:
             item.day, item.count = day, 0
         item.count = min(item.count + 1, 2**32 - 1)
         return min(1.0, self._policy.sgd_budget / item.count)
+
+    def _balance(self, item: ItemRow, *, drawn: bool) -> float:
+        """What the item's popularity leaves of a step; counted on in float32, as the row keeps it."""
+        if not drawn:
+            item.popularity = float(np.float32(item.popularity + self._event_share))
+        # Only ever less: a rare item's popularity is a small number that decays, and no measure of trust.
+        return float(max(item.popularity, 1.0) ** -self._policy.sgd_balance)
 
     @staticmethod
     def _take(item: ItemRow, signal: NDArray[Any]) -> None:
@@ -149,11 +168,11 @@ class ItemLearner:
         item.known = item.folded = True
         return True
 
-    def _graduate(self, item: ItemRow) -> None:
-        """From its fold-in to SGD."""
+    def _graduate(self, item: ItemRow, events: int) -> None:
+        """From its fold-in to SGD; ``events``: what it has had."""
         self._solve(item)
         item.reservoir = None
-        self.root(item, 1.0)
+        self.root(item, float(np.float32(events * self._event_share)))
 
     def _solve(self, item: ItemRow) -> None:
         assert self._users is not None
@@ -183,10 +202,6 @@ class ItemLearner:
             self._taken(moving, new, norms, out)
             return
         signals, gain = signals[chosen], gain[chosen] * signals["confidence"][chosen].astype(np.float64)
-        if self._policy.sgd_balance:
-            # Only ever less: a rare item's popularity is a small number that decays, and no measure of trust.
-            share = [max(item.popularity, 1.0) ** -self._policy.sgd_balance for item in moving]
-            gain *= np.array(share)[place]
         paired = self._policy.sgd_objective == "bpr"
         optimiser = np.array([item.optimiser for item in moving], np.float32)
         new, norms = apply_signals(

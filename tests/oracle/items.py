@@ -3,6 +3,7 @@
 pointwise  e = 1 - x.y                       of a pair  e = s / (1 + exp(s (x.y - t)))
 u = rate * g * (e * x) - rate * reg * y - rate * pull * (y - origin), no longer than clip;  adagrad: u / sqrt(1 + h)
 g = c, times budget / n for the n-th signal of a day beyond the budget, times popularity ^ -balance above the mean
+popularity: the trained one, and for each event since a share of the mean events of a trained item
 
 An item outside the generation is solved from its users, once there are enough of them and the cap leaves room.
 """
@@ -99,6 +100,8 @@ class Item:
             self.events += 1
             self.event_time = max(self.event_time, signal.at)
         if self.known and not self.reservoir:
+            if rules.sgd_balance and signal.sign > 0:
+                self.popularity = float(np.float32(self.popularity + rules.event_share))
             self._move(signal, rules)
         elif signal.sign > 0:
             self.reservoir.pop(signal.user, None)
@@ -111,7 +114,7 @@ class Item:
                 self.vector = _solved(self.reservoir, rules)
                 if len(self.reservoir) == _RESERVOIR:
                     self.reservoir = {}
-                    self.root(rules, 1.0)
+                    self.root(rules, float(np.float32(self.events * rules.event_share)))
 
     def _move(self, signal: Signal, rules: Rules) -> None:
         gain = signal.confidence

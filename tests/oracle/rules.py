@@ -63,6 +63,7 @@ class Rules:
     item_partitions: int = 1
     trained_items: int = 0
     trained_users: int = 0
+    trained_events: int = 0
     segments: dict[str, tuple[float, ...]] = field(default_factory=dict)
     popularity_user: tuple[float, ...] | None = None
     # Not in the manifest: the worker's own settings and the catalogue.
@@ -75,6 +76,11 @@ class Rules:
     def serves(self) -> bool:
         """Is more published of a user than the row's vector?"""
         return bool(self.session_weight or self.blend_events or self.segment_key)
+
+    @property
+    def event_share(self) -> float:
+        """What an event adds to its item's popularity: one over the events of a trained item, in the mean."""
+        return self.trained_items / self.trained_events if self.trained_events else 0.0
 
     @classmethod
     def of_manifest(
@@ -101,6 +107,7 @@ class Rules:
             cut_offsets={int(number): offset for number, offset in data.get("cut_offsets", {}).items()},
             trained_items=data.get("counts", {}).get("items", 0),
             trained_users=data.get("counts", {}).get("users", 0),
+            trained_events=data.get("counts", {}).get("events", 0),
             segments={name: tuple(vector) for name, vector in data.get("segments", {}).items()},
             popularity_user=tuple(data["popularity_user"]) if data.get("popularity_user") else None,
             partitions=partitions,

@@ -23,6 +23,7 @@ from tests.oracle.rules import Rules
 from tests.streamer.steps.world import NOW, FakeRecord, items, manifest
 
 K, KNOWN = 4, 6
+COUNTS = {"items": KNOWN, "events": 45}
 TOPICS = ItemTopics("t.item-signals", "t.item-factors")
 POLICIES = st.builds(
     Policy,
@@ -45,7 +46,7 @@ def generation(policy: Policy) -> tuple[Manifest, Items]:
     draw = np.random.default_rng(5)
     users = draw.standard_normal((40, K)) * 0.3
     gram = (users.T @ users)[np.triu_indices(K)].tolist()
-    made = msgspec.structs.replace(manifest(policy, K), user_gramian=gram, item_partitions=2)
+    made = msgspec.structs.replace(manifest(policy, K), user_gramian=gram, item_partitions=2, counts=COUNTS)
     view = items(policy, KNOWN, K, seed=1)
     view.popularity |= {f"i{at}": float(np.float32(0.3 * (at + 1))) for at in range(KNOWN)}
     return made, view

@@ -128,6 +128,23 @@ def test_a_signal_that_is_not_finite_moves_nothing() -> None:
     assert held.vector == pytest.approx(view.space.vectors[2].tolist())
 
 
+def test_popularity_follows_what_an_item_has_had() -> None:
+    """The trained one and the events since, in units of a trained item's mean."""
+    policy = Policy(sgd_balance=1.0, sgd_rate=1.0, sgd_reg=0.0, sgd_clip=100.0)
+    view, rows = items(policy), dict[bytes, bytes]()
+    view.popularity["i3"] = 100.0
+    made = msgspec.structs.replace(manifest(policy, K), counts={"items": 20, "events": 20})
+    step = ItemStep(made, view, ITEM_TOPICS, encoding="json", source="test")
+    [one] = published(apply(step, signals(["i3"] * 100, np.zeros((100, K))), rows))
+    assert one.popularity == 200.0
+    before = decode_item_row(rows[b"i3"], dimension=K).vector
+    user = np.full(K, 0.1, np.float32)
+    apply(step, signals(["i3"], user[None], first_offset=100), rows)
+    moved = decode_item_row(rows[b"i3"], dimension=K).vector.astype(float) - before
+    whole = policy.sgd_rate * 4.0 * (1.0 - float(before.astype(float) @ user)) * user
+    np.testing.assert_allclose(moved, whole / 201, rtol=1e-3)
+
+
 def learn(rate: float) -> tuple[float, float]:
     """Stream clicks of planted tastes through both steps; mean cosine of misplaced items to the truth, before, after.
 

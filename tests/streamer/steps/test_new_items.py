@@ -18,13 +18,17 @@ from tests.streamer.steps.test_item_step import ITEM_TOPICS, K, apply, published
 from tests.streamer.steps.world import NOW, TOPICS, FakeRecord, event, items, manifest, record, run, user_step
 
 OFFSETS = count()
+COUNTS = {"items": 20, "events": 200}
 
 
 def made(policy: Policy) -> Manifest:
-    """With the Gramian of forty users."""
+    """With the Gramian of forty users, who gave each item ten events."""
     users = np.random.default_rng(2).standard_normal((40, K))
     return msgspec.structs.replace(
-        manifest(policy, K), user_gramian=(users.T @ users)[np.triu_indices(K)].tolist(), item_partitions=2
+        manifest(policy, K),
+        user_gramian=(users.T @ users)[np.triu_indices(K)].tolist(),
+        item_partitions=2,
+        counts=COUNTS,
     )
 
 
@@ -183,3 +187,16 @@ def test_the_count_of_new_items_has_a_layout_of_its_own() -> None:
         decode_folded(data[:-1], 9)
     with pytest.raises(LayoutError):
         decode_folded(b"\x02" + data[1:], 9)
+
+
+def test_a_new_item_becomes_as_popular_as_its_events_make_it() -> None:
+    """However they are cut: with ten times a trained item's mean of events it moves like a trained one of that."""
+    popularity = set[float]()
+    for cut in (1, 7, 100):
+        step, rows = step_of(Policy(sgd_balance=0.5)), dict[bytes, bytes]()
+        records = chosen("new", *range(1, 101))
+        for low in range(0, 100, cut):
+            apply(step, records[low : low + cut], rows)
+        popularity.add(decode_item_row(rows[b"new"], dimension=K).popularity)
+    [found] = popularity
+    assert found == pytest.approx(10.0)
