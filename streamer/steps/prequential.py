@@ -13,12 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from schemas.layouts import HEAD, decode_user_rows
+from schemas.layouts import HEAD, Extras, UserRows, decode_user_rows
 from streamer.factors import packed
+from streamer.factors.serving import Past
+from streamer.factors.weigh import confidence_now
 from streamer.steps.fold import POSITIVE, Columns, Index, columns_of
 from streamer.steps.items import Items
-from streamer.steps.refresh import Generation, refresh
+from streamer.steps.refresh import Generation, refresh, serve_rows
 from streamer.steps.sampled import Sampled, Trials
+
+Float32Array = npt.NDArray[np.float32]
+Indexes = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
 
 _HASHES = 2**64
 _MOST = 256
@@ -89,8 +95,15 @@ class Sampler:
         width = max(int(users.head["entries"].max(initial=1)), 1)
         history = space.lookup(users.item[:, :width])
         new = ~(history == item[:, None]).any(axis=1)
+        used = np.arange(width) < users.head["entries"][:, None]
         nobody = users.head["version"] == 0
         vector = np.where(nobody[:, None], self._generation.average, users.vector)
+        if self._generation.priors is not None:
+            if columns.segment is not None:
+                # Who has no record is served with the prior of the segment that the event comes from.
+                named = columns.segment[events].tolist()
+                users.extras |= {row: Extras(segment=named[row]) for row in np.flatnonzero(nobody).tolist()}
+            vector = self._served(users, vector, history, used)
         return Trials(
             item[new],
             vector[new],
@@ -98,8 +111,19 @@ class Sampler:
             history[new],
             users.strength[new, :width],
             users.time[new, :width],
-            (np.arange(width) < users.head["entries"][:, None])[new],
+            used[new],
         )
+
+    def _served(self, users: UserRows, vector: Float32Array, history: Indexes, used: Mask) -> Float32Array:
+        """What is published (B, k) of users with these long-term vectors (B, k): a row keeps no more than those.
+
+        The session is solved anew, against the items as they are by now.
+        """
+        width, users.vector[:] = history.shape[1], vector
+        strength, time = users.strength[:, :width], users.time[:, :width]
+        confidence = confidence_now(strength, time, used, self._generation.policy)
+        past = Past(users.item[:, :width], time, used, history, confidence)
+        return serve_rows(users, np.arange(len(users)), past, self._items, self._generation).vectors
 
 
 def _rows_before(
@@ -118,7 +142,8 @@ def _rows_before(
     which = np.concatenate([past for _, past in late])
     some: npt.NDArray[np.int64] = columns.packed[which]
     some[:, packed.USER] = np.repeat(np.arange(len(late)), [len(past) for _, past in late])
-    own = columns_of(some, [columns.item_id[event] for event in which.tolist()])
+    segment = None if columns.segment is None else columns.segment[which]
+    own = columns_of(some, [columns.item_id[event] for event in which.tolist()], segment)
     fresh = refresh(own, [before[number] for number, _ in late], [], items, generation)
     for user, row in zip(fresh.users.tolist(), fresh.row, strict=True):
         before[late[user][0]] = row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from streamer.steps.judge import MODELS, Judge, Judged
 from streamer.steps.sampled import Sampled, Trials
 from streamer.steps.tally import Fading, Prequential
 from streamer.steps.user import UserStep
-from tests.streamer.steps.world import NOW, FakeRecord, event, items, manifest, record, run, user_step
+from tests.streamer.steps.world import NOW, TOPICS, FakeRecord, event, items, manifest, record, run, user_step
 
 POLICY = Policy(history_capacity=12, keys_capacity=12)
 
@@ -169,6 +170,81 @@ def test_a_flood_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     (effects,) = run(sampling(), records, [], {})
     assert len(effects.sampled[0].trials) == 3
     assert len(effects.sampled[0].types) == 20
+
+
+# --- what is judged is what is published ----------------------------------------------------------------------------
+
+BLENDED = Policy(
+    history_capacity=12,
+    keys_capacity=12,
+    session_weight=0.3,
+    session_gap_ms=1_000,
+    blend_events=4,
+    segment_key="device",
+)
+SERVED = msgspec.structs.replace(manifest(BLENDED), segments={"tv": [0.5] * 8, "phone": [-0.5] * 8})
+
+
+def blending(**options: Any) -> UserStep:
+    """A user step that publishes more than the long-term vector, and samples."""
+    return user_step(BLENDED, "cholesky", fast=False, sample=1.0, made=SERVED, **options)
+
+
+def published(effects: Any) -> list[float]:
+    """The one vector that these effects publish."""
+    ((_, value, _, _),) = effects.sends[TOPICS.user_factors, 0]
+    return [float(np.float32(number)) for number in json.loads(value)["vector"]]
+
+
+def test_the_published_vector_is_judged() -> None:
+    """Session, blend and segment in it: each event by the record that a consumer had before it."""
+    rows: dict[bytes, bytes] = {}
+    step, before, seen = blending(), list[float](), 0
+    for number in range(8):
+        device = "tv" if number < 5 else "phone"
+        body = event(
+            item_id=f"i{number}", request_id=f"{number}", context={"device": device}, timestamp=NOW + 600 * number
+        )
+        (effects,) = run(step, [record(number, body)], [], rows)
+        if number:
+            assert effects.sampled[0].trials.vector.tolist() == [before]
+            long_term = np.frombuffer(rows[b"ann"][HEAD.itemsize : HEAD.itemsize + 32], "<f4").tolist()
+            seen += before != long_term
+        before = published(effects)
+    assert seen == 7
+
+
+def test_who_has_no_record_is_judged_by_the_prior() -> None:
+    """Of the event's segment, else of all: what a consumer has for somebody new."""
+    bodies = [
+        event(user_id=user, request_id=user, context={"device": device})
+        for user, device in (("ann", "tv"), ("bob", "phone"), ("cem", "radio"))
+    ]
+    (effects,) = run(blending(), [record(number, body) for number, body in enumerate(bodies)], [], {})
+    assert effects.sampled[0].trials.vector.tolist() == [[0.5] * 8, [-0.5] * 8, [0.25] * 8]
+    unsegmented = msgspec.structs.replace(BLENDED, segment_key="")
+    made = msgspec.structs.replace(manifest(unsegmented), average_user=[0.0] * 8, popularity_user=[0.75] * 8)
+    step = user_step(unsegmented, "cholesky", fast=False, sample=1.0, made=made)
+    (effects,) = run(step, [record(0, event())], [], {})
+    assert effects.sampled[0].trials.vector.tolist() == [[0.75] * 8]
+
+
+def test_what_is_published_within_a_burst_is_judged_too() -> None:
+    """One batch is as many: also the segment that an earlier event of the batch named."""
+    records = [
+        record(
+            number,
+            event(
+                user_id=f"u{number % 2}",
+                item_id=f"i{number}",
+                request_id=f"{number}",
+                timestamp=NOW + 400 * number,
+                context={"device": "tv"} if number < 2 else {},
+            ),
+        )
+        for number in range(12)
+    ]
+    assert trials_of(blending(), records, []) == trials_of(blending(), records, list(range(12)))
 
 
 # --- the judge ------------------------------------------------------------------------------------------------------
