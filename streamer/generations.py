@@ -239,6 +239,14 @@ class Generations:
             return
         if not any(group.role.name == "users" and group.assignments.holds(0) for group in groups):
             return
+        if self._telemetry.quality is None or trial.active.manifest.policy.feedback != "implicit":
+            self._decided.add(trial.generation)
+            log.warning(
+                "canary_without_judge",
+                model_version=trial.version,
+                hint="ratings, or quality.sample = 0: end it by `models activate` or `models canary --end`",
+            )
+            return
         found = verdict(
             self._evidence(serving.version),
             self._evidence(trial.version),

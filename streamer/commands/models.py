@@ -8,7 +8,7 @@ import typer
 
 from schemas.records import Manifest
 from streamer.commands.shared import ConfigOption, JsonOption, dump, say, settings_of, table
-from streamer.errors import CheckFailed
+from streamer.errors import CheckFailed, ConfigError
 from streamer.settings import Settings
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def canary(
             item_topic = _place_of(consumer, settings, model_version, known)
             if item_topic == settings.topic("item-factors"):
                 raise CheckFailed(f"{model_version} has no topic of its own: only a later generation can be tried.")
+            _check_judged(settings, active)
             records = tried(model_version, time.time_ns() // 1_000_000, item_topic, fraction)
     with producing(settings) as producer:
         for key, command in records:
@@ -116,6 +117,26 @@ def canary(
         say(f"Everybody is served with {active.model_version} again.")
     else:
         say(f"{model_version} serves {fraction:.2%} of the users, {active.model_version} the others.")
+
+
+def _check_judged(settings: Settings, active: Manifest) -> None:
+    """Can workers of this configuration say what becomes of a trial?
+
+    Raises:
+        ConfigError: they are to, and can't: it would go on for ever.
+    """
+    if not settings.canary.auto:
+        return
+    problem = ""
+    if active.policy.feedback != "implicit":
+        problem = f"{active.model_version} is of {active.policy.feedback} feedback, which workers don't judge"
+    elif not settings.quality.sample:
+        problem = "quality.sample = 0: no event is judged; set it above 0"
+    if problem:
+        raise ConfigError(
+            f"canary.auto = true, and nothing would decide: {problem}, or set canary.auto = false "
+            "(FACTORS_CANARY__AUTO=false) and decide by `streamer models activate` or `streamer models canary --end`."
+        )
 
 
 def _place_of(consumer: "KafkaConsumer", settings: Settings, version: str, known: "Generations") -> str:

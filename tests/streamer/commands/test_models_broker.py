@@ -85,7 +85,11 @@ def test_a_canary_begins_and_ends(connected: Commands, settings: Settings) -> No
     assert connected("models", "canary").code == 2
     _make(settings, own := f"{settings.topic('item-factors')}.m2")
     child.publish_items(1, seed=1, topic=own)
-    assert connected("models", "canary", "m2", "--fraction", "0.25", "--json").json()["fraction"] == 0.25
+    result = connected("models", "canary", "m2", FACTORS_QUALITY__SAMPLE="0")
+    assert (result.code, "quality.sample = 0: no event is judged" in result.err) == (2, True)
+    assert _standing(settings, "canary") is None
+    tried = connected("models", "canary", "m2", "--fraction", "0.25", "--json", FACTORS_QUALITY__SAMPLE="0.01")
+    assert tried.json()["fraction"] == 0.25
     command = _standing(settings, "canary")
     assert command is not None
     assert (command.command, command.model_version, command.fraction, command.item_topic) == ("canary", "m2", 0.25, own)

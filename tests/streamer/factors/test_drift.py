@@ -63,6 +63,23 @@ def test_a_shift_must_last() -> None:
     assert not window(50)
 
 
+def test_a_small_window_is_no_alarm_by_chance() -> None:
+    """Of the same distribution, over twenty buckets: above the bound nearly always, and above chance hardly ever."""
+    draw = np.random.default_rng(0)
+    shift = Shift(20, window=40, bound=0.01, patience=1, reference=np.full(20, 1_000))
+    above = alarms = 0
+    for _ in range(200):
+        for bucket in draw.integers(0, 20, 40).tolist():
+            shift.add(bucket)
+        above += shift.value > 0.01
+        alarms += shift.alarm
+    assert above > 190
+    assert alarms <= 2
+    for _ in range(40):
+        shift.add(7)
+    assert shift.alarm
+
+
 def test_without_a_reference_the_first_window_is_it() -> None:
     """Nothing is said of it."""
     shift = Shift(2, window=10, bound=0.25, patience=1)

@@ -59,6 +59,18 @@ def test_each_user_is_as_with_the_one_step_alone() -> None:
     assert {generation_of(row) for row in rows.values()} == {generation_id("m1"), generation_id("m2")}
 
 
+def test_both_generations_are_sampled() -> None:
+    """Each event by the one of its user: there is nothing to compare the trial by, else."""
+    among = {"founding": False, "told": {generation_id("m1"): NEVER}}
+    trial = user_step(POLICY, "cg", items(POLICY, seed=5), model_version="m2", sample=1.0, among=among)
+    both = CanaryStep(user_step(POLICY, "cg", sample=1.0), trial, 0.4)
+    records = [record(at, event(user_id=user, request_id=f"r{at}")) for at, user in enumerate(USERS)]
+    batch = both.read(records, 0)
+    sampled = {one.model_version: len(one.types) for one in both.apply(batch, [None] * len(batch.keys)).sampled}
+    mine = sum(tried(one.key or b"", 0.4) for one in records)
+    assert sampled == {"m1": len(USERS) - mine, "m2": mine}
+
+
 def test_users_go_into_the_trial_and_come_back() -> None:
     """Only those who are tried on change their generation; their items are told once, whatever happens."""
     records = [record(at, event(user_id=user, request_id=f"r{at}")) for at, user in enumerate(USERS)]
