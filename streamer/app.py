@@ -121,7 +121,8 @@ class Worker:
         if active is None:
             return
         horizon = Horizon()
-        loader = Loader(self._settings, self._client, self._lanes.maths, self._partitions, horizon)
+        judged = self._telemetry.quality is not None
+        loader = Loader(self._settings, self._client, self._lanes.maths, self._partitions, horizon, judged)
         generations = Generations(models, loader, horizon, self._roles, self._telemetry)
         stack.push_async_callback(generations.stop)
         serving = await generations.first(active)

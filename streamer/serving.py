@@ -8,6 +8,7 @@ Several can be held beside each other; what is loaded changes nothing until the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from streamer.engine.models import ActiveModel
 from streamer.engine.replica import ItemReplica
 from streamer.errors import BrokerError, DataError
 from streamer.events.read import Reader
+from streamer.factors.frozen import FrozenItems
 from streamer.factors.ridge import ridge_in
 from streamer.settings import Settings
 from streamer.steps.canary import CanaryStep
@@ -63,13 +65,14 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads generations and makes their steps; partitions: by short topic name."""
+    """Loads generations and makes their steps; partitions: by short topic name; judged: keep what was trained, too."""
 
     settings: Settings
     client: Mapping[str, Any]
     maths: Lane
     partitions: Mapping[str, int]
     horizon: Horizon
+    judged: bool = False
 
     async def load(
         self,
@@ -92,12 +95,7 @@ class Loader:
                 f"is served, of {before.policy.feedback}: the kept histories mean something else"
             )
         founding = active.item_topic == common
-        items = Items(
-            dimension=manifest.width,
-            ridge=ridge_in(manifest),
-            item_key=bytes.fromhex(manifest.item_key),
-            partitions=self.partitions["item-factors"],
-        )
+        items = self._items_of(manifest)
         replica = ItemReplica(items, manifest.model_version)
         followers = [
             Follower(common, self.client, replica.factors, self.maths),
@@ -107,6 +105,8 @@ class Loader:
         try:
             if not founding:
                 await self._base(active, replica, items, progress)
+                if self.judged:
+                    items.trained = await self.maths.run(lambda: FrozenItems(items.space, items.space.ids))
             for follower in followers:
                 await follower.start(progress)
             if not items.space.size or (founding and replica.refused):
@@ -115,6 +115,8 @@ class Loader:
                     f"({replica.refused} were refused); publish it again with `python -m bootstrap publish`"
                 )
             await self.maths.run(items.settle)
+            if founding and self.judged:
+                await self._trained(active, items)
         except LookupError as problem:
             await serving.stop()
             raise BrokerError(f"the topic {problem} of the active model does not exist") from problem
@@ -148,6 +150,39 @@ class Loader:
                 f"{manifest.model_version} in {active.item_topic} can't be served: {problem}; "
                 "publish it again under a new version with `python -m bootstrap run`"
             )
+
+    async def _trained(self, active: ActiveModel, items: Items) -> None:
+        """Give a first generation its trained vectors: the served ones, while they have its checksum, or its own topic.
+
+        A worker that starts later reads moved ones from the common topic, which is compacted. Without either, and
+        without a checksum to know them by, it goes without.
+        """
+        manifest = active.manifest
+
+        def keep(found: Items) -> None:
+            if found.sha256() == manifest.items_sha256:
+                items.trained = FrozenItems(found.space, items.space.ids)
+
+        await self.maths.run(lambda: keep(items))
+        if items.trained is not None:
+            return
+        own = self._items_of(manifest)
+        replica = ItemReplica(own, manifest.model_version)
+        follower = Follower(f"{active.item_topic}.{manifest.model_version}", self.client, replica.base, self.maths)
+        with suppress(LookupError):
+            try:
+                await follower.start()
+            finally:
+                await follower.stop()
+            await self.maths.run(lambda: keep(own))
+
+    def _items_of(self, manifest: Manifest) -> Items:
+        return Items(
+            dimension=manifest.width,
+            ridge=ridge_in(manifest),
+            item_key=bytes.fromhex(manifest.item_key),
+            partitions=self.partitions["item-factors"],
+        )
 
     def steps(
         self,

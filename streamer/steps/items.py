@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from streamer.events.hashes import item_hash, partition
 from streamer.factors.checksum import items_sha256
+from streamer.factors.frozen import FrozenItems
 from streamer.factors.ridge import Ridge
 from streamer.factors.space import ItemSpace
 
@@ -27,6 +28,7 @@ class Items:
     others: id -> newest version that item-factors holds of it in another generation.
     frozen: (n,) int32, indexes of the generation's own items in the order of their ids, as `settle` found them: the
     same items in the same order in every worker, which draws of pairs need.
+    trained: the vectors as they were trained, for the judge; None where nobody judges, or nobody has them any more.
     """
 
     def __init__(self, *, dimension: int, ridge: float | Ridge, item_key: bytes, partitions: int) -> None:
@@ -38,6 +40,7 @@ class Items:
         self.folded: set[str] = set()
         self.popularity: dict[str, float] = {}
         self.frozen: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self.trained: FrozenItems | None = None
         self.drift = 0.0
         self._item_key, self._partitions = item_key, partitions
         self._known: dict[str, tuple[int, int, int]] = {}

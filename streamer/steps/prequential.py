@@ -112,6 +112,9 @@ class Sampler:
             users.strength[new, :width],
             users.time[new, :width],
             used[new],
+            users.head["events"].astype(np.int64)[new],
+            users.key_time[new, : max(int(users.head["keys"].max(initial=1)), 1)],
+            np.array([row in users.extras and bool(users.extras[row].suppressed) for row in range(len(users))])[new],
         )
 
     def _served(self, users: UserRows, vector: Float32Array, history: Indexes, used: Mask) -> Float32Array:

@@ -20,7 +20,8 @@ class Trials:
     """S events on known items that are new to their users, before they were learnt; items as numbers of the space.
 
     item (S,); vector (S, k) the user's, and target (S, k) the item's, as they were; history (S, H), -1 for an item that
-    the space does not know, with strength, time (ms) and whether the slot is used.
+    the space does not know, with strength, time (ms) and whether the slot is used. events (S,) applied so far; key_time
+    (S, R) seconds of those whose keys are kept, 0 for none; suppressing (S,) those who ever suppressed an item.
     """
 
     item: IntArray
@@ -30,6 +31,9 @@ class Trials:
     strength: Float32Array
     time: IntArray
     used: npt.NDArray[np.bool_]
+    events: IntArray
+    key_time: npt.NDArray[np.uint32]
+    suppressing: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.item)

@@ -159,7 +159,14 @@ class Metrics:
         self.prequential_users_recall = gauge(
             "prequential_users_recall", "Recall@k of users the training data knew, and of new ones.", "model", "users"
         )
+        self.prequential_live_recall = gauge(
+            "prequential_live_recall", "Recall@k of the live factors on all judged events, comparable or not."
+        )
         self._judged = counter("prequential_judged_total", "Sampled events judged.", "users")
+        self._not_comparable = counter(
+            "prequential_not_comparable_total",
+            "Judged events that no model's recall counts: what the frozen factors would say of them is lost.",
+        )
         self._not_judged = counter("prequential_skipped_total", "Sampled events that there was no time to judge.")
         self.drift_psi = gauge("drift_psi", "Population stability index against the training data.", "feature")
         self.drift_alarm = gauge("drift_alarm", "Has the feature shifted for long enough: 1, else 0.", "feature")
@@ -227,6 +234,16 @@ class Metrics:
         """Sampled events judged, of users that the training data knew and of new ones."""
         self._judged.labels("known").inc(known)
         self._judged.labels("new").inc(new)
+
+    def count_not_comparable(self, events: int) -> None:
+        """Judged events whose user's past can't be told from what came later."""
+        self._not_comparable.inc(events)
+
+    def forget_judged(self) -> None:
+        """Another generation is judged from now on: what was exported of the one before is not its."""
+        for one in (self.prequential_recall, self.prequential_ndcg, self.prequential_users_recall):
+            one.clear()
+        self.prequential_live_recall.set(math.nan)
 
     def count_not_judged(self, events: int) -> None:
         """Sampled events left out."""

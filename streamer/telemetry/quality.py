@@ -20,7 +20,7 @@ import structlog
 from schemas.records import Manifest, Retrain
 from streamer.settings import Quality as QualitySettings
 from streamer.steps.items import Items
-from streamer.steps.judge import MODELS, Judge
+from streamer.steps.judge import Judge, Judged
 from streamer.steps.sampled import Sampled
 from streamer.steps.shifts import FEATURES, Bounds, Shifts
 from streamer.steps.tally import Prequential
@@ -69,6 +69,7 @@ class Quality:
         self._settings, self._metrics, self._clock = settings, metrics, clock
         self._judges: dict[str, Judge] = {}
         self._shifts: tuple[str, Shifts] | None = None
+        self._cut = threading.Lock()
         self._asked: dict[str, float] = {}
         self._alarms: set[str] = set()
         self._allowance = Allowance(settings.per_second, settings.cpu, clock)
@@ -81,8 +82,15 @@ class Quality:
             return
         settings = self._settings
         bounds = Bounds(settings.window, settings.psi_bound, settings.patience, settings.false_alarms)
-        self._judges[manifest.model_version] = Judge(manifest, items)
-        self._shifts = (manifest.model_version, Shifts(manifest, items, bounds))
+        if items.trained is None:
+            # Lost where a first generation's own topic is gone and the stream has moved its items.
+            log.info("frozen_not_judged", model_version=manifest.model_version)
+        judge, shifts = Judge(manifest, items), Shifts(manifest, items, bounds)
+        with self._cut:
+            self.prequential.serve(manifest.model_version)
+            self._judges[manifest.model_version] = judge
+            self._shifts = (manifest.model_version, shifts)
+            self._metrics.forget_judged()
         self._asked.clear()
 
     def judge_too(self, manifest: Manifest, items: Items) -> None:
@@ -149,19 +157,26 @@ class Quality:
             return
         started = self._clock()
         judged = judge.judge(trials)
-        gains = self.prequential.add(sampled.model_version, judged)
+        with self._cut:
+            gains = self.prequential.add(sampled.model_version, judged)
+            if shifts is not None and self._shifts is not None and self._shifts[1] is shifts:
+                self._show(judged)
         self._allowance.spend(len(trials), self._clock() - started)
         if shifts is not None:
             shifts.judged(judged.scores, gains)
         known = int(judged.known.sum())
         self._metrics.count_judged(known, len(trials) - known)
-        for model in MODELS:
-            everyone = self.prequential.standing(model)
-            self._metrics.prequential_recall.labels(model).set(everyone.recall)
-            self._metrics.prequential_ndcg.labels(model).set(everyone.ndcg)
+        self._metrics.count_not_comparable(len(trials) - int(judged.comparable.sum()))
+
+    def _show(self, judged: Judged) -> None:
+        """Export the averages of the generation that is served."""
+        metrics, standing = self._metrics, self.prequential.standing
+        metrics.prequential_live_recall.set(standing("live", "all").recall)
+        for model in judged.ranks:
+            metrics.prequential_recall.labels(model).set(standing(model).recall)
+            metrics.prequential_ndcg.labels(model).set(standing(model).ndcg)
             for users in ("known", "new"):
-                recall = self.prequential.standing(model, users).recall
-                self._metrics.prequential_users_recall.labels(model, users).set(recall)
+                metrics.prequential_users_recall.labels(model, users).set(standing(model, users).recall)
 
     def _skip(self, sampled: Sampled) -> None:
         if sampled.trials is not None:

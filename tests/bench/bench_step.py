@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from streamer.events.read import Reader
+from streamer.factors.frozen import FrozenItems
 from streamer.factors.ridge import ridge_in
 from streamer.steps.items import Items
 from streamer.steps.judge import Judge
@@ -71,6 +72,7 @@ def main() -> None:
     world = World(users=chosen.users, options=chosen.policy)
     rows: dict[Any, Any] = {record[0]: record[1] for _, record in world.rows()}
     step, items = step_of(world, chosen.sample)
+    items.trained = FrozenItems(items.space, items.space.ids)
     judge, judged, judging = Judge(world.manifest, items), 0, 0.0
     kernel: list[float] = [0.0]
     if (compiled := step._compiled) is not None:

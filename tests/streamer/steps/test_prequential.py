@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from schemas.layouts import HEAD
 from schemas.outcomes import Outcome
-from schemas.records import DAY_MS, Policy, Reference
+from schemas.records import DAY_MS, Manifest, Policy, Reference
+from streamer.factors.frozen import FrozenItems
 from streamer.factors.solve import solve_cholesky
 from streamer.factors.weigh import confidence_now
 from streamer.steps import prequential
+from streamer.steps.items import Items
 from streamer.steps.judge import MODELS, Judge, Judged
 from streamer.steps.sampled import Sampled, Trials
 from streamer.steps.tally import Fading, Prequential
@@ -257,6 +259,22 @@ def slow_position(scores: np.ndarray, item: int, had: list[int]) -> float:
     return better + equal / 2
 
 
+def acts(events: Any) -> dict[str, Any]:
+    """Users of so many events, none of whose keys is kept."""
+    count = len(events)
+    return {
+        "events": np.array(events, np.int64),
+        "key_time": np.zeros((count, 1), np.uint32),
+        "suppressing": np.zeros(count, bool),
+    }
+
+
+def judging(about: Manifest, view: Items) -> Judge:
+    """A judge of items that stand as they were trained."""
+    view.trained = FrozenItems(view.space, view.space.ids)
+    return Judge(about, view)
+
+
 def trials(rng: np.random.Generator, view: object, count: int, end: int) -> Trials:
     """Trials of made-up users; half of each history is newer than the training data."""
     width, size = 6, 20
@@ -270,6 +288,7 @@ def trials(rng: np.random.Generator, view: object, count: int, end: int) -> Tria
         strength=rng.random((count, width)).astype(np.float32) + np.float32(0.5),
         time=rng.integers(max(end - 5, 0), end + 6, (count, width)),
         used=used,
+        **acts(used.sum(axis=1)),
     )
 
 
@@ -280,7 +299,7 @@ def test_positions_are_those_of_a_slow_twin(seed: int) -> None:
     rng = np.random.default_rng(seed)
     view = items(POLICY)
     about = manifest(POLICY)
-    judge = Judge(about, view)
+    judge = judging(about, view)
     frozen = view.space.vectors.copy()
     gramian_space = items(POLICY).space
     view.put(["i3", "i4"], [2, 2], rng.standard_normal((2, 8)).astype(np.float32))
@@ -309,7 +328,7 @@ def test_positions_are_those_of_a_slow_twin(seed: int) -> None:
 def test_an_item_that_came_later_is_unknown_to_the_frozen_model() -> None:
     """Live and popularity rank it; the frozen model cannot foretell it."""
     view = items(POLICY)
-    judge = Judge(manifest(POLICY), view)
+    judge = judging(manifest(POLICY), view)
     view.put(["late"], [1], np.full((1, 8), 9, np.float32))
     judge.count(np.array([20, 20]))
     trial = Trials(
@@ -320,6 +339,7 @@ def test_an_item_that_came_later_is_unknown_to_the_frozen_model() -> None:
         strength=np.ones((1, 1), np.float32),
         time=np.zeros((1, 1), np.int64),
         used=np.ones((1, 1), bool),
+        **acts([1]),
     )
     ranks = judge.judge(trial).ranks
     assert (ranks["live"][0], ranks["frozen"][0], ranks["popularity"][0]) == (0.0, np.inf, 0.0)
@@ -328,7 +348,7 @@ def test_an_item_that_came_later_is_unknown_to_the_frozen_model() -> None:
 def test_an_item_that_moved_meanwhile_is_judged_as_it_was() -> None:
     """It may be the event itself that has moved it towards its user."""
     view = items(POLICY)
-    judge = Judge(manifest(POLICY), view)
+    judge = judging(manifest(POLICY), view)
     some = trials(np.random.default_rng(0), view, 1, 7)
     some.vector[:] = -some.target
     before = judge.judge(some).ranks["live"][0]
@@ -347,13 +367,101 @@ def test_popularity_begins_with_the_training_data() -> None:
     assert judge.judge(seventh).ranks["popularity"][0] == 0.0
 
 
+# --- whose frozen past is whole -------------------------------------------------------------------------------------
+
+
+def lately(past: str, later: str, policy: Policy = POLICY) -> tuple[Judged, float]:
+    """The newest event of a user who acted on these items before the training ended, and on those after it.
+
+    A digit is a like of that item, and behind an exclamation mark a hide. Also where the frozen vector of the whole
+    past, as far as there is one, would have put it.
+    """
+    end = NOW - 1_000_000
+    made = msgspec.structs.replace(manifest(policy), training_data_end=end)
+    view = items(policy)
+    step = user_step(policy, "cholesky", fast=False, sample=1.0, made=made, view=view)
+    rows: dict[bytes, bytes] = {}
+    effects = None
+    acts = [(at, end - 60_000) for at in past.split()] + [(at, end + 60_000) for at in later.split()]
+    for number, (act, at) in enumerate(acts):
+        kind = "hide" if act.startswith("!") else "like"
+        body = event(
+            item_id=f"i{act.lstrip('!')}", event_type=kind, request_id=f"{number}", timestamp=at + 1_000 * number
+        )
+        (effects,) = run(step, [record(number, body)], [], rows)
+    assert effects is not None
+    judged = judging(made, view).judge(effects.sampled[0].trials)
+    index = np.array([int(act) for act in past.split()], np.int32)
+    if not len(index):
+        return judged, float(judged.ranks["popularity"][0])
+    space, target = items(policy).space, int(acts[-1][0])
+    # Times do not matter to the confidences of this policy, and each item was liked once.
+    confidence = confidence_now(
+        np.full(len(index), 2, np.float32), np.zeros(len(index), np.int64), np.ones(len(index), bool), policy
+    )
+    user = solve_cholesky(space, index, confidence, policy.rhs)
+    had = [int(act) for act, _ in acts[:-1] if not act.startswith("!")]
+    return judged, slow_position(space.vectors @ user, target, had)
+
+
+@pytest.mark.parametrize(
+    ("past", "later", "known"),
+    [
+        ("1 2 3", "4", True),
+        ("1 2 3", "4 5 6 7", True),
+        ("1 2 3", "4 5 5 6 !9 7", True),
+        ("", "4", False),
+        ("", "4 5 5 !9 7", False),
+    ],
+)
+def test_a_frozen_past_that_is_whole_is_compared(past: str, later: str, known: bool) -> None:
+    """Later events on other items take nothing from it, and the frozen model ranks by all of it."""
+    judged, expected = lately(past, later)
+    assert judged.comparable.tolist() == [True]
+    assert judged.known.tolist() == [known]
+    assert judged.ranks["frozen"].tolist() == [expected]
+
+
+@pytest.mark.parametrize(("past", "later"), [("1 2 3", "2 4"), ("1 2 3", "3 4"), ("1", "1 4"), ("1 2 3", "5 1 !9 4")])
+def test_a_past_that_later_events_touched_is_not_compared(past: str, later: str) -> None:
+    """A repeated item bears its newest time: what it was worth in the training data is gone. The user stays known."""
+    judged, _ = lately(past, later)
+    assert judged.comparable.tolist() == [False]
+    assert judged.known.tolist() == [True]
+
+
+def test_a_past_that_later_events_pushed_out_is_not_compared() -> None:
+    """Out of the history; or repeats have pushed the keys out that would tell how many events were before."""
+    judged, _ = lately("1 2 3", "4 5", Policy(history_capacity=3, keys_capacity=12))
+    assert judged.comparable.tolist() == [False]
+    judged, _ = lately("1 2 3", "4 4 4 4 4 5", Policy(history_capacity=12, keys_capacity=4))
+    assert judged.comparable.tolist() == [False]
+
+
+@pytest.mark.parametrize(("later", "keys"), [("4 5 6 7 8 9", 4), ("4 !5 6 7 8 9", 4), ("4 4 4 5", 6), ("4 4 4 4 5", 4)])
+def test_more_events_than_keys_are_compared_where_their_number_tells(later: str, keys: int) -> None:
+    """Each newer entry was an event, and so was each newer key of who never suppressed anything."""
+    judged, expected = lately("1 2 3", later, Policy(history_capacity=12, keys_capacity=keys))
+    assert judged.comparable.tolist() == [True]
+    assert judged.ranks["frozen"].tolist() == [expected]
+
+
+def test_without_trained_vectors_two_models_are_compared() -> None:
+    """Nobody has them any more: no number in their place."""
+    view = items(POLICY)
+    judged = Judge(manifest(POLICY), view).judge(trials(np.random.default_rng(0), view, 5, 7))
+    assert set(judged.ranks) == {"live", "popularity"}
+    assert judged.comparable.all()
+
+
 # --- the tally ------------------------------------------------------------------------------------------------------
 
 
 def found(*positions: float, known: bool = True) -> Judged:
     """What a judge says; the other models foretell nothing."""
     ranks = {model: np.full(len(positions), np.inf) for model in MODELS} | {"live": np.array(positions)}
-    return Judged(ranks, np.full(len(positions), known), np.zeros(len(positions)), np.ones(len(positions)))
+    count = len(positions)
+    return Judged(ranks, np.full(count, known), np.ones(count, bool), np.zeros(count), np.ones(count))
 
 
 def test_hits_by_generation() -> None:
@@ -371,6 +479,7 @@ def test_hits_by_generation() -> None:
 def test_recall_and_ndcg() -> None:
     """Of the first k, by model and by users; what nobody judged is not a number."""
     tally = Prequential(k=10, memory=1_000_000)
+    tally.serve("m1")
     gains = tally.add("m1", found(0, 2, np.inf, np.inf))
     assert gains.tolist() == [1.0, 0.5, 0.0, 0.0]
     assert tally.standing("live").recall == pytest.approx(0.5, rel=1e-4)
@@ -380,6 +489,45 @@ def test_recall_and_ndcg() -> None:
     assert np.isnan(tally.standing("live", "new").recall)
     tally.add("m1", found(1, known=False))
     assert tally.standing("live", "new").recall == 1.0
+
+
+def test_a_canary_and_a_cut_leave_the_averages_alone() -> None:
+    """They are of the generation that is served, since it is; the counts for the comparison are of each."""
+    tally = Prequential(k=10, memory=1_000)
+    tally.serve("m1")
+    tally.add("m1", found(0, 0))
+    tally.add("canary", found(np.inf, np.inf))
+    assert tally.standing("live").recall == 1.0
+    tally.serve("canary")
+    assert np.isnan(tally.standing("live").recall)
+    tally.add("canary", found(np.inf))
+    tally.add("m1", found(0))
+    assert tally.standing("live").recall == 0.0
+    assert tally.report() == {"canary": (3, 0), "m1": (3, 3)}
+
+
+def test_what_can_not_be_compared_counts_for_no_model() -> None:
+    """And still for the canary's comparison, and for the live factors by themselves."""
+    tally = Prequential(k=10, memory=1_000_000)
+    tally.serve("m1")
+    some = found(0, np.inf)
+    some.comparable[:] = [True, False]
+    assert tally.add("m1", some).tolist() == [1.0, 0.0]
+    assert tally.standing("live").recall == 1.0
+    assert tally.standing("live", "known").recall == 1.0
+    assert tally.standing("live", "all").recall == pytest.approx(0.5, rel=1e-4)
+    assert tally.report() == {"m1": (2, 1)}
+
+
+def test_the_norm_is_the_mean_over_events() -> None:
+    """Of each generation's judged vectors, as long as they are."""
+    tally = Prequential(k=10, memory=1_000)
+    for norms in ([3.0, 5.0], [7.0]):
+        some = found(*[0] * len(norms))
+        some.norms[:] = norms
+        tally.add("m1", some)
+    assert tally.norm("m1") == pytest.approx(5.0)
+    assert np.isnan(tally.norm("m2"))
 
 
 def test_averages_fade() -> None:

@@ -47,6 +47,8 @@ CONTRACT = {
     "prequential_users_recall": {"model", "users"},
     "prequential_judged_total": {"users"},
     "prequential_skipped_total": set(),
+    "prequential_live_recall": set(),
+    "prequential_not_comparable_total": set(),
     "drift_psi": {"feature"},
     "drift_alarm": {"feature"},
     "rows_renewed_total": {"kind"},

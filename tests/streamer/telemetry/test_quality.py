@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from schemas.records import Policy, Reference, Retrain
+from streamer.factors.frozen import FrozenItems
 from streamer.settings import Quality as QualitySettings
 from streamer.steps.sampled import Sampled, Trials
 from streamer.telemetry.metrics import Metrics
@@ -61,6 +62,9 @@ def sample(*wanted: int, kind: str = "click", model_version: str = "m1") -> Samp
         nothing.astype(np.float32),
         nothing.astype(np.int64),
         nothing.astype(bool),
+        nothing[:, 0].astype(np.int64),
+        nothing.astype(np.uint32),
+        nothing[:, 0].astype(bool),
     )
     return Sampled(model_version, index, [kind] * len(index), index, trials)
 
@@ -93,6 +97,64 @@ def test_metrics_of_what_was_judged(clock: Clock) -> None:
     # The items became popular after they were judged, not before.
     judged.take(sample(one))
     assert value(judged, "prequential_recall", model="popularity") == pytest.approx(1 / 3, rel=0.01)
+
+
+def test_a_canary_is_not_in_the_exported_numbers_and_a_cut_begins_anew(clock: Clock) -> None:
+    """Each generation is judged, and its hits are reported apart; what is exported is of the served one alone."""
+    judged = quality(clock)
+    other = manifest(POLICY, model_version="m2")
+    judged.judge_too(other, items(POLICY))
+    judged.take(sample(1, 2))
+    strange = sample(3, 4, model_version="m2")
+    assert strange.trials is not None
+    strange.trials.vector[:] *= -1
+    judged.take(strange)
+    assert value(judged, "prequential_recall", model="live") == 1.0
+    assert judged.prequential.report() == {"m1": (2, 2), "m2": (2, 0)}
+    judged.serve(other, items(POLICY))
+    assert value(judged, "prequential_recall", model="live") is None
+    assert value(judged, "prequential_users_recall", model="live", users="new") is None
+    judged.take(sample(1, 2))
+    assert value(judged, "prequential_recall", model="live") is None
+    judged.take(strange)
+    assert value(judged, "prequential_recall", model="live") == 0.0
+    assert value(judged, "prequential_live_recall") == 0.0
+
+
+def test_a_frozen_model_that_is_lost_is_left_out_and_that_is_said_once(clock: Clock) -> None:
+    """One line, and no number in its place; the other two are judged."""
+    view = items(POLICY)
+    with capture_logs() as lines:
+        judged = quality(clock)
+    assert [line["event"] for line in lines] == ["frozen_not_judged"]
+    judged.take(sample(1))
+    assert value(judged, "prequential_recall", model="frozen") is None
+    assert value(judged, "prequential_recall", model="popularity") is not None
+    view.trained = FrozenItems(view.space, view.space.ids)
+    with capture_logs() as lines:
+        judged.serve(manifest(POLICY), view)
+    assert lines == []
+    judged.take(sample(1))
+    assert value(judged, "prequential_recall", model="frozen") is not None
+
+
+def test_what_can_not_be_compared_is_counted(clock: Clock) -> None:
+    """A past that was touched since: judged, and in nobody's recall."""
+    view = items(POLICY)
+    view.trained = FrozenItems(view.space, view.space.ids)
+    judged = quality(clock)
+    judged.serve(msgspec.structs.replace(manifest(POLICY), training_data_end=10_000), view)
+    touched = sample(1)
+    trials = touched.trials
+    assert trials is not None
+    trials.history[:], trials.used[:], trials.time[:], trials.key_time[:] = 3, True, 20_000, 7
+    trials.strength[:] = 1
+    # One event's key is of the training data's time, and no entry is.
+    judged.take(touched)
+    assert value(judged, "prequential_not_comparable_total") == 1
+    assert value(judged, "prequential_judged_total", users="known") == 1
+    assert math.isnan(value(judged, "prequential_recall", model="live") or math.nan)
+    assert value(judged, "prequential_live_recall") == 1.0
 
 
 def test_a_generation_that_is_not_served_is_not_judged(clock: Clock) -> None:
