@@ -345,6 +345,18 @@ def test_an_item_that_came_later_is_unknown_to_the_frozen_model() -> None:
     assert (ranks["live"][0], ranks["frozen"][0], ranks["popularity"][0]) == (0.0, np.inf, 0.0)
 
 
+def test_an_item_that_was_folded_in_before_the_start_is_no_candidate_of_the_frozen_model() -> None:
+    """Its row of zeros would stand before whatever scores below 0."""
+    view, still = items(POLICY), items(POLICY)
+    view.put(["late"], [1], np.full((1, 8), 9, np.float32))
+    about = manifest(POLICY)
+    some = trials(np.random.default_rng(3), still, 7, about.training_data_end)
+    view.trained = FrozenItems(still.space, view.space.ids)
+    expected = judging(about, still).judge(some).ranks["frozen"]
+    with_history = np.flatnonzero((some.used & (some.time <= about.training_data_end)).any(axis=1))
+    assert Judge(about, view).judge(some).ranks["frozen"][with_history].tolist() == expected[with_history].tolist()
+
+
 def test_an_item_that_moved_meanwhile_is_judged_as_it_was() -> None:
     """It may be the event itself that has moved it towards its user."""
     view = items(POLICY)
