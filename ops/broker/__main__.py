@@ -20,6 +20,7 @@ _LOOK_EVERY_S = 0.5
 def main(
     heap: Annotated[str, typer.Option(help="Largest Java heap, as in -Xmx.")] = "384m",
     *,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where it listens; 0 takes a free one.")] = 0,
     full_jit: Annotated[bool, typer.Option(help="Compile hot code fully (benchmarks).")] = False,
     config: Annotated[list[str] | None, typer.Option(help="A broker setting, KEY=VALUE; repeatable.")] = None,
 ) -> None:
@@ -33,7 +34,7 @@ def main(
     signal.signal(signal.SIGTERM, _interrupt)
     parent = os.getppid()
     try:
-        with LocalBroker(config=overrides, heap=heap, full_jit=full_jit, say=_say) as broker:
+        with LocalBroker(config=overrides, heap=heap, full_jit=full_jit, port=port, say=_say) as broker:
             signal.signal(signal.SIGTERM, stop)
             signal.signal(signal.SIGINT, stop)
             print(broker.bootstrap_servers, flush=True)

@@ -18,7 +18,7 @@ from ops.broker.config import server_properties, to_properties
 from ops.broker.errors import BrokerUnavailableError
 from ops.broker.jars import CACHE, ensure_jars
 from ops.broker.java import Java, find_java
-from ops.broker.ports import free_ports
+from ops.broker.ports import free_ports, is_free
 from ops.broker.ready import wait_until_ready
 from ops.broker.run_folder import RunFolder
 
@@ -35,6 +35,7 @@ class LocalBroker:
         heap: Largest Java heap, as in `-Xmx`.
         full_jit: Let Java compile hot code fully: slower to start, faster after a minute. For benchmarks.
         start_timeout_s: How long to wait for the first metadata reply.
+        port: Where it listens; 0 takes a free one.
         cache: Folder that holds the jars and the data.
         say: Told, in a line, what takes long.
     """
@@ -46,6 +47,7 @@ class LocalBroker:
         heap: str = "384m",
         full_jit: bool = False,
         start_timeout_s: float = 60.0,
+        port: int = 0,
         cache: Path = CACHE,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -53,6 +55,7 @@ class LocalBroker:
         self._heap = heap
         self._full_jit = full_jit
         self._start_timeout_s = start_timeout_s
+        self._asked = port
         self._cache = cache
         self._say = say
         self._java: Java | None = None
@@ -140,11 +143,14 @@ class LocalBroker:
         self.stop()
 
     def _prepare(self) -> None:
+        if self._asked and not is_free(self._asked):
+            raise BrokerUnavailableError(f"port {self._asked} is taken; name another one, or none for a free one.")
         self._java = find_java()
         self._jars = ensure_jars(cache=self._cache, say=self._say)
         self._folder = RunFolder(self._cache / "broker")
         atexit.register(self.stop)
-        self._port, controller_port = free_ports(2)
+        ports = [port for port in free_ports(3) if port != self._asked]
+        self._port, controller_port = self._asked or ports[0], ports[1]
         config = server_properties(
             port=self._port,
             controller_port=controller_port,

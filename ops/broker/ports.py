@@ -19,14 +19,15 @@ def free_ports(count: int) -> list[int]:
     for _ in range(_TRIES):
         # Not `random`: two runs seeded alike would race for the same ports.
         port = _LOWEST + secrets.randbelow(highest - _LOWEST)
-        if port not in found and _is_free(port):
+        if port not in found and is_free(port):
             found.append(port)
         if len(found) == count:
             return found
     raise OSError(f"no {count} free ports between {_LOWEST} and {highest}")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port of the loopback."""
     with socket.socket() as probe:
         # As the broker binds: connections of an earlier run that linger do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

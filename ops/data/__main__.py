@@ -25,6 +25,10 @@ def main(
         str,
         typer.Option(help="Shift all times so that the newest event is then: 'now', RFC 3339, or 'as-is'."),
     ] = "as-is",
+    span: Annotated[
+        str,
+        typer.Option(help="Bring the times closer together, so that all lie within this: 6d, 12h; '' = as they are."),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of the made-up data.")] = 0,
     cache: Annotated[Path, typer.Option(help="Where the download is kept.")] = CACHE,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
@@ -32,6 +36,7 @@ def main(
     """Write a data set as NDJSON: the events before and after a cut in time, and the catalogue."""
     try:
         data = load(source, seed=seed, cache=cache)
+        data = data.squeezed(_milliseconds(span)) if span else data
         data = data if end == "as-is" else data.rebase(_moment(end))
     except (DataUnavailableError, ValueError) as reason:
         print(f"No data set: {reason}.", file=sys.stderr)
@@ -58,6 +63,14 @@ def _moment(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"--end {text} has no UTC offset")
     return round(moment.timestamp() * 1000)
+
+
+def _milliseconds(text: str) -> int:
+    """Milliseconds in ``6d``, ``12h``, ``30m``."""
+    unit = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}.get(text[-1:])
+    if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
+        raise ValueError(f"--span {text} is no time: write 6d, 12h or 30m")
+    return int(text[:-1]) * unit
 
 
 if __name__ == "__main__":

@@ -41,6 +41,15 @@ class Dataset:
         moved = tuple({**event, "timestamp": event["timestamp"] + shift} for event in self.events)
         return replace(self, events=moved)
 
+    def squeezed(self, span_ms: int) -> Dataset:
+        """The times brought closer together, evenly, so that all lie within ``span_ms`` before the newest event."""
+        times = [event["timestamp"] for event in self.events]
+        if not times or (length := max(times) - min(times)) <= span_ms:
+            return self
+        last = max(times)
+        moved = tuple({**one, "timestamp": last - (last - one["timestamp"]) * span_ms // length} for one in self.events)
+        return replace(self, events=moved)
+
     def split(self, fraction: float) -> tuple[tuple[Event, ...], tuple[Event, ...]]:
         """The events before and after the cut that leaves ``fraction`` of them before it."""
         cut = round(len(self.events) * fraction)

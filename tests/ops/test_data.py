@@ -161,6 +161,23 @@ def test_command_writes_three_files(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["--out", str(tmp_path), "--end", "yesterday"]).exit_code == 4
 
 
+def test_times_can_be_squeezed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evenly, in order, up to the same end; what is short enough stays as it is."""
+    data = synthetic.load(0, synthetic.Shape(users=5, items=5, events=60))
+    last = data.events[-1]["timestamp"]
+    short = data.squeezed(6 * 86_400_000)
+    times = [event["timestamp"] for event in short.events]
+    assert (times[0], times[-1]) == (last - 6 * 86_400_000, last)
+    assert times == sorted(times)
+    assert short.squeezed(7 * 86_400_000) is short
+    monkeypatch.setattr("ops.data.__main__.load", lambda *_, **__: data)
+    arguments = ["--out", str(tmp_path), "--end", "2026-11-21T00:00:00Z", "--span"]
+    assert CliRunner().invoke(app, [*arguments, "6d"]).exit_code == 0
+    first = (tmp_path / "before.ndjson").read_bytes().splitlines()[0]
+    assert orjson.loads(first)["timestamp"] == 1_795_219_200_000 - 6 * 86_400_000
+    assert CliRunner().invoke(app, [*arguments, "6"]).exit_code == 4
+
+
 def test_ratings_are_the_values_of_events() -> None:
     """All of them, where the likes are only the best; in time order."""
     lines = [["1", "2", "5.0", "10"], ["1", "3", "2.0", "5"]]

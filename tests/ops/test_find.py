@@ -11,7 +11,7 @@ import pytest
 from docker.errors import DockerException
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from ops.broker import BrokerUnavailableError, FoundBroker, container, find, find_broker
+from ops.broker import BrokerUnavailableError, FoundBroker, LocalBroker, container, find, find_broker
 from ops.broker.config import to_environment, to_properties
 from ops.broker.container import container_environment, engine_answers, image
 from ops.broker.java import find_java, java_major
@@ -237,6 +237,15 @@ def test_free_ports_are_free_distinct_and_below_the_ephemeral_range() -> None:
     for port in ports:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    """Java and jars come later, and nothing is left behind."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerUnavailableError, match=f"port {port} is taken"):
+            LocalBroker(port=port, cache=tmp_path).start()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_of_the_living_stay_and_of_the_dead_are_swept(tmp_path: Path) -> None:
