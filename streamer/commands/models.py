@@ -90,7 +90,8 @@ def canary(
     as_json: JsonOption = False,
 ) -> None:
     """Try a published generation on some of the users; a rule promotes it or gives it up ([canary])."""
-    from streamer.commands.cluster import consuming, producing
+    from schemas.commands import CANARY_KEY
+    from streamer.commands.cluster import consuming, newest_of, producing
     from streamer.commands.generation import generations
     from streamer.events.activation import canary as tried
     from streamer.events.activation import end_of_canary
@@ -102,6 +103,8 @@ def canary(
         known = generations(consumer, settings)
         active, _ = known.served()
         records = end_of_canary()
+        if end and newest_of(consumer, settings.topic("control"), CANARY_KEY.decode()) is None:
+            raise CheckFailed(f"no canary is running: everybody is served with {active.model_version}.")
         if model_version is not None:
             item_topic = _place_of(consumer, settings, model_version, known)
             if item_topic == settings.topic("item-factors"):

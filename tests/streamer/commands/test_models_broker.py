@@ -97,6 +97,8 @@ def test_a_canary_begins_and_ends(connected: Commands, settings: Settings) -> No
     assert active is not None
     assert active.model_version == "m1"
     assert connected("models", "canary", "--end").code == 0
+    again = connected("models", "canary", "--end")
+    assert (again.code, "no canary is running: everybody is served with m1" in again.err) == (1, True)
     assert _standing(settings, "canary") is None
     connected("models", "canary", "m2")
     assert connected("models", "activate", "m2").code == 0
