@@ -29,7 +29,7 @@ def shown(what: str, total: int) -> Iterator[Say]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bar:
             task = bar.add_task(what, total=total, note="")
-            yield lambda done, note: bar.update(task, completed=done, note=note)
+            yield lambda done, note: bar.update(task, completed=done, total=max(total, done), note=note)
     else:
         yield _Lines(what, total)
 
@@ -46,5 +46,7 @@ class _Lines:
         if done < self._total and now - self._last < _LINE_SECONDS:
             return
         self._last = now
-        left = (now - self._start) / max(done, 1) * (self._total - done)
-        print(f"{self._what}: {done:,} of {self._total:,}, {left:.0f} s left {note}".rstrip(), file=sys.stderr)
+        # A total may be an estimate: what is beyond it takes no negative time.
+        total = max(self._total, done)
+        left = (now - self._start) / max(done, 1) * (total - done)
+        print(f"{self._what}: {done:,} of {total:,}, {left:.0f} s left {note}".rstrip(), file=sys.stderr)

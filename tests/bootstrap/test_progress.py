@@ -25,6 +25,17 @@ def test_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: 
     ]
 
 
+def test_more_than_was_foreseen_is_no_negative_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A total may be an estimate."""
+    moments = iter([0.0, 3.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(moments))
+    with progress.shown("publishing", 4) as say:
+        say(6, "")
+    assert capsys.readouterr().err == "publishing: 6 of 6, 0 s left\n"
+
+
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal the note and the count are in the bar."""
     monkeypatch.setenv("FORCE_COLOR", "1")
