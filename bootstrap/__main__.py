@@ -38,6 +38,12 @@ app = typer.Typer(
 )
 
 
+class Chosen:
+    """What was named before the command: `bootstrap --config FILE run`."""
+
+    config: Path | None = None
+
+
 class Wanted(StrEnum):
     """What a search raises."""
 
@@ -72,8 +78,15 @@ Activate = Annotated[
 ]
 Every = Annotated[str | None, typer.Option("--every", help="Train again and again: 90s, 15m, 6h, 1d.")]
 OnDrift = Annotated[bool, typer.Option("--on-drift", help="Train when a worker asks for it; goes with --every too.")]
-MinInterval = Annotated[str, typer.Option("--min-interval", help="At least so long between two trainings.")]
+MinInterval = Annotated[
+    str | None, typer.Option("--min-interval", help="With --on-drift: at least so long between two trainings. [10m]")
+]
 Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="End after so many trainings.")]
+
+
+@app.callback()
+def _choose(config: Config = None) -> None:
+    Chosen.config = config
 
 
 @app.command()
@@ -93,7 +106,7 @@ def fit(
     source = _source(events, items, parent, warm_start=warm_start)
     manifest, _, log = _train(settings, source, engine, write=not dry_run, ask_topics=events is None)
     _print_generation(manifest, log, as_json=as_json)
-    _hold_to_gates(manifest)
+    _hold_to_gates(manifest.model_version, manifest.gates, manifest.metrics)
 
 
 @app.command()
@@ -116,21 +129,24 @@ def evaluate(
 
     settings = _settings(config)
     expect_usable(engine, settings, warm_start=False)
+    plan = job.recipe(settings, engine, items_online=items_online)
+    if report is not None:
+        _expect_report(report, settings)
     source, now_ms = _source(events, items, parent), _now_ms()
     log = job.read(settings, source, now_ms)
     heritage = job.lineage(settings, source, bytes, ask_topics=events is None)
-    plan = job.recipe(settings, engine, items_online=items_online)
     found = judged(settings, log, plan, heritage, shown)
     if report is not None:
         _write_report(report, found, source.name, log, now_ms)
     if as_json:
         _print_json(_judged_json(found, log))
-        return
-    _print_metrics(found.metrics)
-    if found.gates:
-        _print_gates(found.gates)
-    for remark in found.remarks:
-        print(remark, file=sys.stderr)
+    else:
+        _print_records(log)
+        _print_metrics(found.metrics)
+        _print_gates(found.gates, found.metrics)
+        for remark in found.remarks:
+            print(remark, file=sys.stderr)
+    _hold_to_gates("this model", found.gates, found.metrics)
 
 
 @app.command()
@@ -162,7 +178,12 @@ def search(
     from streamer.events.hashes import ITEM_KEY_BYTES
 
     settings = _settings(config)
+    if settings.policy.feedback == "explicit":
+        raise typer.BadParameter(
+            'it looks at rankings, and policy.feedback is "explicit": ratings are not ranked', param_hint="search"
+        )
     log = read(settings, _source(events, items, None), _now_ms())
+    print(_records(log), file=sys.stderr)
     columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
     study = searching.search(
         columns,
@@ -175,17 +196,14 @@ def search(
         wide=wide,
         keys=tuple(name.strip() for name in keys.split(",") if name.strip()),
     )
-    found = settings_found(study.best_params)
+    found = searching.as_run(settings_found(study.best_params), settings)
     if write is not None:
         searching.write_settings(write, found)
     if as_json:
         _print_json({"best": found, metric.value: study.best_value, "trials": len(study.trials)})
         return
     print(f"best {metric.value} of {len(study.trials)} trials: {study.best_value:.4f}")
-    for section, values in found.items():
-        print(
-            "\n".join([f"[{section}]", *(f"{name} = {orjson.dumps(value).decode()}" for name, value in values.items())])
-        )
+    print(searching.as_toml(found), end="")
     print(f"written to {write}" if write else "write them into a file with --write FILE", file=sys.stderr)
 
 
@@ -214,7 +232,7 @@ def run(
     activate: Activate = True,
     every: Every = None,
     on_drift: OnDrift = False,
-    min_interval: MinInterval = "10m",
+    min_interval: MinInterval = None,
     rounds: Rounds = None,
     config: Config = None,
     as_json: Json = False,
@@ -222,6 +240,10 @@ def run(
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
     """Read, train, evaluate, write the artifact and publish it; with --every or --on-drift until it is stopped."""
+    if min_interval is not None and not on_drift:
+        raise typer.BadParameter("only --on-drift has one; --every is an interval already", param_hint="--min-interval")
+    if rounds is not None and every is None and not on_drift:
+        raise typer.BadParameter("goes with --every or --on-drift; without them there is one", param_hint="--rounds")
     settings = _settings(config)
     expect_usable(engine, settings, warm_start=warm_start)
     source = _source(events, items, parent, warm_start=warm_start)
@@ -231,7 +253,7 @@ def run(
         manifest, model, log = _train(settings, source, engine, write=not dry_run, ask_topics=True)
         if not as_json:
             _print_generation(manifest, log, as_json=False)
-        _hold_to_gates(manifest)
+        _hold_to_gates(manifest.model_version, manifest.gates, manifest.metrics)
         _publish(settings, manifest, model, activate=activate, dry_run=dry_run, as_json=as_json)
 
     if every is None and not on_drift:
@@ -242,7 +264,7 @@ def run(
             "--every and --on-drift read the topic and go on from the active generation",
             param_hint="--events, --parent",
         )
-    _repeat(settings, once, every=every, on_drift=on_drift, min_interval=min_interval, rounds=rounds)
+    _repeat(settings, once, every=every, on_drift=on_drift, min_interval=min_interval or "10m", rounds=rounds)
 
 
 def _repeat(
@@ -276,6 +298,7 @@ def _settings(config: Path | None) -> Settings:
     from streamer.configuration import CONFIG_VARIABLE
     from streamer.settings import load_settings
 
+    config = config or Chosen.config
     if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
         config = Path(named)
     return load_settings(config)
@@ -292,10 +315,34 @@ def _now_ms() -> int:
 
 
 def _expect_topics(settings: Settings) -> None:
-    """Ask for the topics before the training, not after it."""
-    from bootstrap.served import expect_topics
+    """Ask for the topics, and whether they can take such a model, before the training, not after it."""
+    from bootstrap.served import expect_feedback, expect_topics
 
-    expect_topics(settings)
+    expect_feedback(expect_topics(settings)[1], "what is to be trained", settings.policy.feedback)
+
+
+def _expect_report(path: Path, settings: Settings) -> None:
+    """Whether there can be one there, before the training, not after it.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from streamer.errors import DataError
+
+    if settings.policy.feedback == "explicit":
+        raise typer.BadParameter(
+            'it is one of rankings, and policy.feedback is "explicit": ratings have none', param_hint="--report"
+        )
+    place = path if path.exists() else path.parent
+    why = ""
+    if path.is_dir():
+        why = "it is a folder"
+    elif not place.exists():
+        why = f"there is no folder {path.parent}"
+    elif not os.access(place, os.W_OK):
+        why = "no right to write there"
+    if why:
+        raise DataError(f"{path} cannot be written: {why}.")
 
 
 def _train(
@@ -313,12 +360,12 @@ def _train(
     return manifest, model, log
 
 
-def _hold_to_gates(manifest: Manifest) -> None:
+def _hold_to_gates(what: str, gates: list[Gate], metrics: dict[str, float]) -> None:
     from bootstrap.gates import failures
 
-    failed = failures(manifest.gates)
+    failed = failures(gates, metrics)
     if failed:
-        raise CheckFailed(f"{manifest.model_version} is not fit to be published: {'; '.join(failed)}.")
+        raise CheckFailed(f"{what} is not fit to be published: {'; '.join(failed)}.")
 
 
 def _publish(
@@ -367,26 +414,38 @@ def _publish(
 def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:
     import msgspec
 
-    from bootstrap.job import told
-
     if as_json:
         _print_json({"manifest": msgspec.to_builtins(manifest), "outcomes": _outcomes(log)})
         return
     counts = manifest.counts
-    print(f"{log.records:,} records: {told(log)}")
+    _print_records(log)
     print(
         f"{manifest.model_version}: {counts['users']:,} users, {counts['items']:,} items, "
         f"{counts['interactions']:,} history entries, dimension {manifest.dimension}"
     )
     _print_metrics(manifest.metrics)
-    _print_gates(manifest.gates)
+    _print_gates(manifest.gates, manifest.metrics)
     if manifest.artifact.uri:
         print(f"artifact {manifest.artifact.uri}")
 
 
-def _print_gates(gates: list[Gate]) -> None:
+def _print_records(log: Log) -> None:
+    print(_records(log))
+
+
+def _records(log: Log) -> str:
+    from bootstrap.job import told
+
+    return f"{log.records:,} records: {told(log)}"
+
+
+def _print_gates(gates: list[Gate], metrics: dict[str, float]) -> None:
+    from bootstrap.gates import key_of, reached
+
     for gate in gates:
-        print(f"{'passed' if gate.passed else 'FAILED':>10} {gate.name}: {gate.value:.6g} (bound {gate.bound:.6g})")
+        print(f"{'passed' if gate.passed else 'FAILED':>10} {key_of(gate)}: {reached(gate, metrics)}")
+    if not metrics.get("scored_events"):
+        print("not measured: how well it foretells, 0 events scored; nothing but the gates above speaks for it")
 
 
 def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int) -> None:
@@ -394,8 +453,6 @@ def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int)
     from bootstrap.report import About, report
     from streamer.errors import DataError
 
-    if "rmse" in found.metrics:
-        raise DataError("no report: it is one of rankings, and ratings have none; leave --report out.")
     if not found.metrics.get("scored_events"):
         raise DataError(f"nothing to report: too few events of {source} to foretell any.")
     try:
@@ -417,12 +474,25 @@ def _judged_json(found: Judged, log: Log) -> dict[str, Any]:
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
-    if "rmse" in metrics:
-        _print_errors(metrics)
-        return
-    if "recall" not in metrics:
+    from bootstrap.incumbent import compared, lost
+
+    if not metrics.get("scored_events"):
         print("too few events to evaluate")
-        return
+    elif "rmse" in metrics:
+        _print_errors(metrics)
+    else:
+        _print_rankings(metrics)
+    if how := compared(metrics):
+        whose = "the active recipe" if metrics["active_retrained"] else "the active model"
+        print(
+            f"beside the active model, {how}: Recall@{int(metrics['k'])} {metrics['beside_active_recall']:.4f} of this "
+            f"one, {metrics['active_recall']:.4f} of {whose}"
+        )
+    for line in lost(metrics):
+        print(line)
+
+
+def _print_rankings(metrics: dict[str, float]) -> None:
     k = int(metrics["k"])
     heads = (f"Recall@{k}", f"NDCG@{k}", f"MAP@{k}", "hit rate", "known users", "new users")
     print(
@@ -448,12 +518,6 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         f"items take {metrics['suppressed_share']:.2%} of the places, withdrawn ones {metrics['withdrawn_share']:.2%}"
         + (f"; an index finds {metrics['ann_recall']:.1%} of the exact lists" if "ann_recall" in metrics else "")
     )
-    if "active_recall" in metrics:
-        print(
-            f"beside the active model{', trained anew' if metrics['active_retrained'] else ''}: Recall@{k} "
-            f"{metrics['beside_active_recall']:.4f} where it has {metrics['active_recall']:.4f}, "
-            f"of {int(metrics['active_events']):,} events"
-        )
 
 
 def _print_errors(metrics: dict[str, float]) -> None:

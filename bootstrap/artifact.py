@@ -126,6 +126,15 @@ def open_items(url: str) -> tuple[Manifest, list[str], Any, Any]:
     return manifest, *reading.items(), reading.weights()
 
 
+def open_ids(url: str) -> tuple[list[str], list[str]]:
+    """The item ids and the user ids of a folder, and nothing else of it.
+
+    Raises:
+        DataError: as `open_artifact`.
+    """
+    return _Reading(Folder(url), open_manifest(url)).ids()
+
+
 class _Reading:
     """One folder, read file by file against its manifest."""
 
@@ -140,6 +149,9 @@ class _Reading:
 
     def weights(self) -> Any:
         return self._array("weights", "<f8", (self._of("items"),)) if self._manifest.policy.unobserved_power else None
+
+    def ids(self) -> tuple[list[str], list[str]]:
+        return self._ids("item_ids", self._of("items")), self._ids("user_ids", self._of("users"))
 
     def model(self) -> Model:
         n, m, k = self._of("users"), self._of("items"), self._manifest.dimension

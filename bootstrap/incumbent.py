@@ -12,6 +12,11 @@ fair is a matter of what each was trained on:
   engine solves each row exactly, as MLlib does.
 
 An event is scored where either model has its item; to the other, it is a miss.
+
+Beside what both foretell, what is still there counts: a model of a part of the data foretells that part as well::
+
+    active_items, active_items_kept    the active model's items, less those withdrawn since; those of them in this one
+    active_users, active_users_kept    likewise
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bootstrap.artifact import open_ids
 from bootstrap.columns import POSITIVE, columns_of
 from bootstrap.engine import Engine
 from bootstrap.evaluate import Trained, split
@@ -31,13 +37,14 @@ from bootstrap.matrix import build, counted
 from bootstrap.metrics import ranked
 from bootstrap.session import expect_installed
 from bootstrap.users import Solved, padded, space_of_items, vectors_of
-from streamer.errors import ConfigError
+from bootstrap.windows import ENOUGH as JUDGED
+from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import item_hash
 from streamer.factors.ridge import ridge_in
 from streamer.factors.serving import priors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from bootstrap.columns import Columns
     from bootstrap.content import Catalogue
@@ -96,6 +103,43 @@ def beside(
         active = folded_in(theirs.take(np.sort(before)), incumbent, its, item_key)
     found = replayed(theirs, before, after, active, its, show)
     return {**_compared(candidate, found, recipe.k), "active_retrained": float(retrained)}
+
+
+def kept(
+    url: str, item_ids: Iterable[str], user_ids: Iterable[str], withdrawn: Collection[str] = ()
+) -> dict[str, float]:
+    """How much of the active model, whose artifact is at ``url``, is in a model of these ids; empty if it is gone."""
+    try:
+        items, users = open_ids(url)
+    except DataError:
+        return {}
+    wanted = set(items).difference(withdrawn)
+    return {
+        "active_items": float(len(wanted)),
+        "active_items_kept": float(len(wanted.intersection(item_ids))),
+        "active_users": float(len(users)),
+        "active_users_kept": float(len(set(users).intersection(user_ids))),
+    }
+
+
+def compared(metrics: dict[str, float]) -> str:
+    """On what both were judged, in words; "" where there was no comparison, or too little to judge by."""
+    if "active_recall" not in metrics or metrics["active_events"] < JUDGED:
+        return ""
+    events = f"{int(metrics['active_events']):,} events"
+    if metrics["active_retrained"]:
+        return f"on {events} that the active model has seen, so its recipe was trained anew on what came before them"
+    return f"on {events} that are newer than the active model, which is taken as it was published"
+
+
+def lost(metrics: dict[str, float]) -> list[str]:
+    """What of the active model is not in this one, in words; nothing where all is."""
+    lines = []
+    for what in ("items", "users"):
+        total = int(metrics.get(f"active_{what}", 0))
+        if missing := total - int(metrics.get(f"active_{what}_kept", 0)):
+            lines.append(f"{missing:,} of the active model's {total:,} {what} are not in this one")
+    return lines
 
 
 def _unseen(columns: Columns, manifest: Manifest) -> Index:

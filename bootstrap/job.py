@@ -24,12 +24,12 @@ from bootstrap.engine import Engine
 from bootstrap.explicit import Ridges
 from bootstrap.fit import Recipe, fit
 from bootstrap.matrix import unobserved_mean
-from bootstrap.quality import Vectors, held, measure, of_model
+from bootstrap.quality import Vectors, held, kept_of, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
 from bootstrap.served import served
 from schemas.outcomes import Outcome
-from schemas.records import Artifact, CatalogueEntry, Manifest
+from schemas.records import SUPPRESSING, Artifact, CatalogueEntry, Manifest
 from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import ITEM_KEY_BYTES
 from streamer.events.read import Reader
@@ -84,7 +84,7 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
     """The log of the source.
 
     Raises:
-        DataError: a file cannot be read, or nothing in the source has an effect.
+        DataError: a file cannot be read, nothing in the source has an effect, or all its ratings are the same.
         BrokerError: the topic cannot be read.
     """
     catalogue = _catalogue(settings, source)
@@ -103,7 +103,19 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
     log.catalogue = catalogue
     if not log.outcomes[Outcome.APPLIED, None]:
         raise DataError(f"no event of {source.name} can be trained on: {told(log)}.")
+    if settings.policy.feedback == "explicit":
+        _expect_ratings(source, log)
     return log
+
+
+def _expect_ratings(source: Source, log: Log) -> None:
+    """An event without a value counts 1: were all of them alike, every rating would be the mean, and every vector 0."""
+    ratings = {event.value for event in log.events if event.event_type not in SUPPRESSING}
+    if len(ratings) == 1:
+        raise DataError(
+            f"every rating in {source.name} is {ratings.pop():g}, and equal ratings teach nothing: with "
+            'policy.feedback = "explicit" an event\'s `value` is its rating (1 where there is none).'
+        )
 
 
 def _catalogue(settings: Settings, source: Source) -> dict[str, CatalogueEntry]:
@@ -271,7 +283,8 @@ def make(
     metrics["parity_error"] = parity_error
     vectors = Vectors(model.item_ids, model.items, model.user_vectors, np.diff(model.users.history_start) > 0)
     metrics |= of_model(settings, vectors, columns, catalogue, ask_index=settings.gates.min_ann_recall > 0)
-    gates = held(settings, vectors, metrics)
+    metrics |= kept_of(heritage, model.item_ids, model.users.ids, catalogue)
+    gates = held(settings, vectors, metrics, heritage)
     manifest = Manifest(
         model_version=model_version(now_ms, log.sha256),
         dimension=plan.training.dimension,

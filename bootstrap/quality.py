@@ -14,10 +14,10 @@ from bootstrap.artifact import open_items
 from bootstrap.columns import columns_of
 from bootstrap.content import catalogue_of
 from bootstrap.fit import examine, score
-from bootstrap.gates import judge
-from bootstrap.incumbent import Incumbent, beside
+from bootstrap.gates import foretold, judge
+from bootstrap.incumbent import Incumbent, beside, kept
 from bootstrap.metrics import of_vectors
-from bootstrap.windows import segments_of
+from bootstrap.windows import NONE, segments_of
 from streamer.errors import DataError
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def judged(settings: Settings, log: Log, plan: Recipe, heritage: Lineage, show: 
     if plan.policy.feedback == "explicit":
         return _judged_ratings(settings, columns, plan, heritage, catalogue, show)
     examined, metrics, remarks = measure(settings, log, columns, plan, heritage, catalogue, show)
+    metrics |= kept_of(heritage, columns.item_ids, columns.user_ids, catalogue)
     if examined is None:
-        return Judged(None, metrics, [], remarks)
+        return _nothing_foretold(settings, metrics, heritage, remarks)
     trained = examined.trained
     # Users who only come after the cut are no part of this model.
     there = trained.users.event_time > 0
@@ -82,22 +83,34 @@ def judged(settings: Settings, log: Log, plan: Recipe, heritage: Lineage, show: 
     metrics |= of_model(settings, vectors, columns, catalogue, ask_index=installed())
     if not installed():
         remarks.append(f"no recall of an index: {MISSING}")
-    return Judged(examined, metrics, held(settings, vectors, metrics), remarks)
+    return Judged(examined, metrics, held(settings, vectors, metrics, heritage), remarks)
+
+
+def _nothing_foretold(settings: Settings, metrics: dict[str, float], heritage: Lineage, remarks: list[str]) -> Judged:
+    """Without two sides there is no model to look at; what was asked for is not measured."""
+    gates = foretold(metrics, settings.gates, successor=heritage.parent_version is not None)
+    return Judged(None, metrics, gates, remarks)
+
+
+def kept_of(heritage: Lineage, item_ids: list[str], user_ids: list[str], catalogue: Catalogue) -> dict[str, float]:
+    """`incumbent.kept` of a model of all events given, where there is a generation before it."""
+    return kept(heritage.parent_url, item_ids, user_ids, catalogue.withdrawn) if heritage.parent_url else {}
 
 
 def _judged_ratings(
     settings: Settings, columns: Columns, plan: Recipe, heritage: Lineage, catalogue: Catalogue, show: Show
 ) -> Judged:
     found, remarks = rated.examine(columns, plan, show), _unranked(settings, heritage)
+    metrics = kept_of(heritage, columns.item_ids, columns.user_ids, catalogue)
     if found is None:
-        return Judged(None, {}, [], remarks)
-    made, metrics = found
+        return _nothing_foretold(settings, metrics, heritage, remarks)
+    made, errors = found
     there = made.users.event_time > 0
     ids = [columns.item_ids[item] for item in made.kept.tolist()]
     vectors = Vectors(ids, made.items, made.vectors[there], np.diff(made.users.history_start)[there] > 0)
-    metrics = {**metrics, "parity_error": rated.audit(made, plan.policy)}
+    metrics |= {**errors, "parity_error": rated.audit(made, plan.policy)}
     metrics |= of_model(settings, vectors, columns, catalogue, ask_index=False)
-    return Judged(None, metrics, held(settings, vectors, metrics), remarks)
+    return Judged(None, metrics, held(settings, vectors, metrics, heritage), remarks)
 
 
 def _unranked(settings: Settings, heritage: Lineage) -> list[str]:
@@ -132,6 +145,9 @@ def measure(
         raise DataError(f"gates.min_ann_recall cannot be judged: {MISSING}.")
     attribute, remarks = settings.bootstrap.segment_by, list[str]()
     segments = segments_of(log, columns, attribute) if attribute else None
+    if segments is not None and segments.names == [NONE]:
+        remarks.append(f"no segments: no event has bootstrap.segment_by = {attribute!r} in its context")
+        segments = None
     examined = examine(columns, plan, show, catalogue=catalogue, segments=segments)
     if examined is None:
         return None, {}, remarks
@@ -175,7 +191,7 @@ def of_model(
     return metrics
 
 
-def held(settings: Settings, vectors: Vectors, metrics: dict[str, float]) -> list[Gate]:
+def held(settings: Settings, vectors: Vectors, metrics: dict[str, float], heritage: Lineage) -> list[Gate]:
     """The gates of the settings."""
     return judge(
         vectors.items,
@@ -184,4 +200,5 @@ def held(settings: Settings, vectors: Vectors, metrics: dict[str, float]) -> lis
         dimension=settings.bootstrap.dimension + (settings.policy.feedback == "explicit"),
         norm_cap=settings.policy.norm_cap,
         bounds=settings.gates,
+        successor=heritage.parent_version is not None,
     )

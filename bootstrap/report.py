@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap.drawing import Axis, Line, bars, chart, histogram
+from bootstrap.gates import key_of, unmeasured
+from bootstrap.incumbent import compared, lost
 from bootstrap.metrics import lorenz
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def report(judged: Judged, about: About) -> str:
         _segments(examined.segments, k),
         "</section>",
         _beside(metrics, k),
-        _gates(judged.gates),
+        _gates(judged.gates, metrics),
         _all(metrics),
         *(f'<p class="note">{escape(remark)}</p>' for remark in judged.remarks),
     ]
@@ -92,7 +94,7 @@ def _tiles(metrics: dict[str, float], k: int) -> str:
         ("Novelty", f"{metrics['novelty']:.1f}", f"bits; Gini of the lists {metrics['gini']:.2f}"),
     ]
     if "ann_recall" in metrics:
-        tiles.append(("Index", f"{metrics['ann_recall']:.1%}", "of the exact lists found by HNSW"))
+        tiles.append(("ANN index", f"{metrics['ann_recall']:.1%}", "of the exact lists' items, found by HNSW"))
     cells = "".join(
         f'<div class="tile"><h3>{escape(name)}</h3><b>{escape(value)}</b><span>{escape(more)}</span></div>'
         for name, value, more in tiles
@@ -185,11 +187,22 @@ def _losses(losses: tuple[float, ...]) -> str:
     if not losses:
         return ""
     rounds = np.arange(1, len(losses) + 1, dtype=np.float64)
-    last = f" The last round lowered it by {1 - losses[-1] / losses[-2]:.2%}." if len(losses) > 1 and losses[-2] else ""
+    last = _last_round(1 - losses[-1] / losses[-2]) if len(losses) > 1 and losses[-2] else ""
     return _figure(
         "Training",
         chart([Line("", rounds, np.array(losses), 1, dots=True)], Axis("round", whole=True), Axis("loss")),
         f"The loss after the item half-step of each round.{last}",
+    )
+
+
+def _last_round(share: float) -> str:
+    """What the last round changed, as a share of the loss before it, in words."""
+    if abs(share) < 0.0005:
+        return " The last round changed it by less than 0.05%: more rounds would not help."
+    if share < 0:
+        return f" The last round raised it by {-share:.2%}: it swings about its lowest point."
+    return (
+        f" The last round lowered it by {share:.2%}: where that is much, more rounds (bootstrap.iterations) may help."
     )
 
 
@@ -205,32 +218,35 @@ def _segments(segments: list[Part], k: int) -> str:
 
 
 def _beside(metrics: dict[str, float], k: int) -> str:
-    if "active_recall" not in metrics:
+    how, notes = compared(metrics), lost(metrics)
+    table = ""
+    if how:
+        notes.insert(0, how)
+        whose = "the active recipe" if metrics["active_retrained"] else "the active model"
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{metrics[f'{prefix}_recall']:.4f}</td><td>{metrics[f'{prefix}_ndcg']:.4f}</td></tr>"
+            for name, prefix in (("this model", "beside_active"), (whose, "active"))
+        )
+        table = f"<table><tr><th></th><th>Recall@{k}</th><th>NDCG@{k}</th></tr>{rows}</table>"
+    if not notes:
         return ""
-    rows = "".join(
-        f"<tr><td>{name}</td><td>{metrics[f'{prefix}_recall']:.4f}</td><td>{metrics[f'{prefix}_ndcg']:.4f}</td></tr>"
-        for name, prefix in (("this model", "beside_active"), ("the active model", "active"))
-    )
-    how = (
-        "Hardly any event is newer than the active model's training: its recipe, trained anew before the cut"
-        if metrics["active_retrained"]
-        else "Only events that are newer than what either was trained on: its vectors as they were published"
-    )
-    head = f"<tr><th></th><th>Recall@{k}</th><th>NDCG@{k}</th></tr>"
+    words = "; ".join(notes)
     return (
-        f'<section><h2>Beside the active model</h2><p class="note">{how}; {int(metrics["active_events"]):,} events.</p>'
-        f"<table>{head}{rows}</table></section>"
+        f'<section><h2>Beside the active model</h2><p class="note">{escape(words[0].upper() + words[1:])}.</p>'
+        f"{table}</section>"
     )
 
 
-def _gates(gates: list[Gate]) -> str:
-    rows = "".join(
-        f'<tr class="{"passed" if gate.passed else "failed"}"><td>{escape(gate.name)}</td><td>{gate.value:.6g}</td>'
-        f"<td>{gate.bound:.6g}</td><td>{'passed' if gate.passed else 'failed'}</td></tr>"
-        for gate in gates
-    )
+def _gates(gates: list[Gate], metrics: dict[str, float]) -> str:
+    rows = "".join(_gate(gate, unmeasured(gate.name, metrics)) for gate in gates)
     head = "<tr><th>gate</th><th>reached</th><th>bound</th><th></th></tr>"
     return f"<section><h2>Gates</h2><table>{head}{rows}</table></section>"
+
+
+def _gate(gate: Gate, why: str) -> str:
+    value, said = f"not measured: {why}" if why else f"{gate.value:.6g}", "passed" if gate.passed else "failed"
+    cells = (key_of(gate), value, f"{gate.bound:.6g}", said)
+    return f'<tr class="{said}">{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
 
 
 def _all(metrics: dict[str, float]) -> str:

@@ -22,13 +22,14 @@ from bootstrap.keys import applied, propose, space_of
 from streamer.errors import CheckFailed, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import optuna
 
     from bootstrap.columns import Columns
     from bootstrap.keys import Space
     from bootstrap.progress import Show
+    from streamer.settings import Settings
 
 Metric = Literal["ndcg", "recall", "map"]
 
@@ -189,6 +190,32 @@ class _Nothing:
 def _silent(_what: str, _total: int) -> Any:
     """A fit inside of a search shows no bar of its own."""
     return _Nothing()
+
+
+def as_run(found: dict[str, dict[str, Any]], settings: Settings) -> dict[str, dict[str, Any]]:
+    """The best trial's tables (`keys.settings_found`), with all else that the search was run with.
+
+    That is what differs from the defaults, wherever it was set: the values were found under it, and hold under it.
+    """
+    tables = {name: _changed(settings, name) | found.get(name, {}) for name in ("events", "policy", "bootstrap")}
+    return {name: table for name, table in tables.items() if table}
+
+
+def _changed(settings: Settings, section: str) -> dict[str, Any]:
+    """The values of a section that are no defaults."""
+    now, default = (msgspec.to_builtins(dict(_fields(getattr(one, section)))) for one in (settings, type(settings)()))
+    return {name: value for name, value in now.items() if value != default[name]}
+
+
+def _fields(section: Any) -> Iterable[tuple[str, Any]]:
+    return msgspec.structs.asdict(section).items() if isinstance(section, msgspec.Struct) else section
+
+
+def as_toml(found: dict[str, dict[str, Any]]) -> str:
+    """The tables as text."""
+    import tomlkit
+
+    return tomlkit.dumps(found)
 
 
 def write_settings(file: Path, found: dict[str, dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bootstrap.broker import administration, read_to_end, require_topics, speaking
+from bootstrap.gates import key_of
 from schemas.commands import ACTIVE_KEY
 from schemas.records import Control, Manifest
 from streamer.errors import BrokerError, CheckFailed
@@ -73,6 +74,20 @@ def expect_topics(settings: Settings) -> tuple[dict[str, int], Served]:
     return counts, served(settings)
 
 
+def expect_feedback(known: Served, what: str, feedback: str) -> None:
+    """Refuse a model that means something else by the kept histories than the active one.
+
+    Raises:
+        CheckFailed: the active one is of other feedback.
+    """
+    active = known.manifest
+    if active is not None and active.policy.feedback != feedback:
+        raise CheckFailed(
+            f"{what} is of {feedback} feedback, the active {active.model_version} of {active.policy.feedback}: the "
+            "kept histories mean something else; publish it below another kafka.prefix."
+        )
+
+
 def check(settings: Settings, manifest: Manifest) -> dict[str, int]:
     """Whether this generation may be published; returns the topics' partition counts.
 
@@ -81,18 +96,14 @@ def check(settings: Settings, manifest: Manifest) -> dict[str, int]:
             other feedback than the active one, or having another key.
         BrokerError: Kafka is not there, topics are missing, or their partition counts differ.
     """
-    failed = [gate.name for gate in manifest.gates if not gate.passed]
+    failed = [key_of(gate) for gate in manifest.gates if not gate.passed]
     if failed:
         raise CheckFailed(f"{manifest.model_version} failed its gates ({', '.join(failed)}) and is not published.")
     counts, known = expect_topics(settings)
     if manifest.model_version in known.manifests:
         raise CheckFailed(f"{manifest.model_version} is published already: a version is never written twice.")
+    expect_feedback(known, manifest.model_version, manifest.policy.feedback)
     parent = known.manifest
-    if parent is not None and parent.policy.feedback != manifest.policy.feedback:
-        raise CheckFailed(
-            f"{manifest.model_version} is of {manifest.policy.feedback} feedback, the active {parent.model_version} of "
-            f"{parent.policy.feedback}: the kept histories mean something else; publish it below another kafka.prefix."
-        )
     if parent is not None and parent.item_key != manifest.item_key:
         raise CheckFailed(
             f"{manifest.model_version} has another item_key than the active {parent.model_version}, so it could not "

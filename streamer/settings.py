@@ -223,6 +223,8 @@ class Gates(Section):
     recall_over_popularity: NotNegative = 1.0
     rmse_over_biases: NotNegative = 1.0
     recall_over_active: NotNegative = 0.8
+    items_over_active: UpToOne = 0.8
+    users_over_active: UpToOne = 0.5
     min_recall: UpToOne = 0.0
     min_ndcg: UpToOne = 0.0
     min_map: UpToOne = 0.0

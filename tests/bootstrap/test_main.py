@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from bootstrap.__main__ import app, main
 from bootstrap.artifact import open_artifact
+from bootstrap.served import Served
 from ops.data import synthetic, write_ndjson
+from schemas.records import Control
 from tests.bootstrap.planted import EXPLICIT, planted
 from tests.bootstrap.small import SHAPE
 
@@ -67,11 +69,27 @@ def test_fit_writes_an_artifact(
 
 
 def test_evaluate_prints_a_table(
-    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    recent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Three lines to compare, and nothing written."""
-    code, out, _ = run(capsys, monkeypatch, "evaluate", "--events", str(made.events))
+    """What became of the records, three lines to compare, and nothing written; with a gate failed, exit code 1."""
+    broken = tmp_path / "broken.ndjson"
+    broken.write_bytes(recent.read_bytes() + b"{\n")
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__SEGMENT_BY", "device")
+    code, out, err = run(capsys, monkeypatch, "evaluate", "--events", str(broken))
     assert code == 0
+    assert ", 1 dead_letter (not_json)" in out
+    assert "no segments: no event has bootstrap.segment_by = 'device' in its context" in err
+    assert "beside the active model" not in out
+    monkeypatch.setenv("FACTORS_GATES__MIN_RECALL", "0.9")
+    monkeypatch.setenv("FACTORS_GATES__MIN_SEGMENT_RECALL", "0.01")
+    monkeypatch.setenv("FACTORS_BOOTSTRAP__ITERATIONS", "1")
+    page = tmp_path / "report.html"
+    code, out, err = run(capsys, monkeypatch, "evaluate", "--events", str(recent), "--report", str(page))
+    assert code == 1
+    assert "FAILED min_recall: 0." in out
+    assert "FAILED min_segment_recall: not measured: no segment of bootstrap.segment_by has 50 scored events" in out
+    assert "this model is not fit to be published: min_recall is 0." in err
+    assert "min_recall" in page.read_text("utf-8")
     assert "Recall@10" in out
     assert "popularity" in out
     assert not (tmp_path / "artifacts").exists()
@@ -97,15 +115,97 @@ def test_evaluate_writes_a_report(
     assert code == 4
     assert "nothing to report: too few events" in err
     assert not none.exists()
-    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(recent), "--report", "/nowhere/at/all.html")
-    assert code == 4
-    assert "cannot be written" in err
 
 
-def test_ratings_have_a_table_of_errors_and_no_report(
+@pytest.mark.parametrize(("place", "why"), [("nowhere/all.html", "there is no folder"), ("", "it is a folder")])
+def test_a_report_that_cannot_be_written_is_told_before_the_training(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, why: str
+) -> None:
+    """Before anything is read: these events are not there at all."""
+    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", "/nowhere", "--report", str(tmp_path / place))
+    assert (code, "cannot be written: " + why in err) == (4, True)
+
+
+def test_what_is_of_rankings_is_refused_for_ratings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the use, told before anything is read."""
+    monkeypatch.setenv("FACTORS_POLICY__FEEDBACK", "explicit")
+    for arguments in (["evaluate", "--report", "q.html"], ["search"]):
+        code, _, err = run(capsys, monkeypatch, *arguments, "--events", "/nowhere")
+        assert (code, "explicit" in err) == (2, True)
+
+
+def test_a_few_events_do_not_replace_a_model(
+    recent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A first model of them says that nothing was measured; the next one is refused, with the reason and what to do."""
+    few = tmp_path / "few.ndjson"
+    few.write_bytes(b"\n".join(recent.read_bytes().splitlines()[:3]))
+    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(few))
+    assert code == 0
+    assert "not measured: how well it foretells, 0 events scored" in out
+    assert "recall" not in out
+    monkeypatch.setenv("FACTORS_GATES__MIN_RECALL", "0.1")
+    code, out, err = run(capsys, monkeypatch, "fit", "--events", str(few), "--dry-run")
+    assert code == 1
+    assert "FAILED min_recall: not measured: 0 events scored" in out
+    monkeypatch.delenv("FACTORS_GATES__MIN_RECALL")
+    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(recent), "--json")
+    parent = orjson.loads(out)["manifest"]["artifact"]["uri"]
+    again = ["--events", str(few), "--parent", parent]
+    code, out, err = run(capsys, monkeypatch, "fit", *again, "--dry-run")
+    assert code == 1
+    assert "recall_over_active not measured: 0 events scored, 50 are needed (train on more events, or set" in err
+    assert "items_over_active is 0.0" in err
+    assert " of the active model's " in out
+    assert run(capsys, monkeypatch, "evaluate", *again)[0] == 1
+
+
+def test_other_feedback_than_the_active_ones_is_told_before_the_training(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read: these events are not there at all."""
+    active = Control("activate", made.manifest.model_version, 1, "factors.item-factors")
+    known = Served({made.manifest.model_version: made.manifest}, active)
+    monkeypatch.setattr("bootstrap.served.expect_topics", lambda settings: ({}, known))
+    monkeypatch.setenv("FACTORS_POLICY__FEEDBACK", "explicit")
+    code, _, err = run(capsys, monkeypatch, "run", "--events", "/nowhere")
+    assert (code, "is of explicit feedback, the active" in err) == (1, True)
+
+
+def test_ratings_that_are_all_alike_are_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The error beside that of biases alone, held to its gate; a page of rankings is refused."""
+    """Events without a value among them: their model would be zeros, and as good as biases alone."""
+    monkeypatch.setenv("FACTORS_POLICY__FEEDBACK", "explicit")
+    path, now = tmp_path / "ratings.ndjson", time.time_ns() // 1_000_000
+    for value in (None, 4.0):
+        given = {} if value is None else {"value": value}
+        events = [{**one, **given} for one in planted(now)]
+        if value is None:
+            events = [{name: part for name, part in one.items() if name != "value"} for one in events]
+        path.write_bytes(b"\n".join(map(orjson.dumps, events)))
+        code, out, err = run(capsys, monkeypatch, "fit", "--events", str(path))
+        assert (code, out) == (4, "")
+        assert f"every rating in {path} is {value or 1:g}, and equal ratings teach nothing" in err
+
+
+def test_the_configuration_can_be_named_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `streamer`; what stands behind the command wins."""
+    code, _, err = run(capsys, monkeypatch, "--config", "/first.toml", "fit")
+    assert (code, "/first.toml: cannot be read" in err) == (2, True)
+    code, _, err = run(capsys, monkeypatch, "--config", "/first.toml", "fit", "--config", "/second.toml")
+    assert (code, "/second.toml: cannot be read" in err) == (2, True)
+    assert run(capsys, monkeypatch, "fit", "--events", "/nowhere")[0] == 4
+
+
+def test_ratings_have_a_table_of_errors(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error beside that of biases alone, held to its gate."""
     for name, value in EXPLICIT.items():
         monkeypatch.setenv(name, value)
     path = tmp_path / "ratings.ndjson"
@@ -113,12 +213,7 @@ def test_ratings_have_a_table_of_errors_and_no_report(
     code, out, _ = run(capsys, monkeypatch, "evaluate", "--events", str(path))
     assert code == 0
     assert "RMSE" in out
-    assert "passed rmse" in out
-    page = tmp_path / "report.html"
-    code, _, err = run(capsys, monkeypatch, "evaluate", "--events", str(path), "--report", str(page))
-    assert code == 4
-    assert "ratings have none" in err
-    assert not page.exists()
+    assert "passed rmse_over_biases" in out
 
 
 def test_a_model_below_its_parent_ends_with_1(
@@ -131,7 +226,8 @@ def test_a_model_below_its_parent_ends_with_1(
     again = ["--events", str(recent), "--parent", parent]
     code, out, _ = run(capsys, monkeypatch, "evaluate", *again)
     assert code == 0
-    assert "beside the active model, trained anew: Recall@10" in out
+    assert "that the active model has seen, so its recipe was trained anew on what came before them: Recall@10" in out
+    assert "are not in this one" not in out
     monkeypatch.setenv("FACTORS_GATES__RECALL_OVER_ACTIVE", "1.5")
     monkeypatch.setenv("FACTORS_BOOTSTRAP__ARTIFACTS", str(tmp_path / "second"))
     code, _, err = run(capsys, monkeypatch, "fit", *again)
@@ -157,12 +253,12 @@ def test_a_bound_on_an_index_needs_the_index(
 
 
 def test_dry_run_writes_nothing(
-    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    recent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """All the work, no folder."""
-    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(made.events), "--dry-run")
+    code, out, _ = run(capsys, monkeypatch, "fit", "--events", str(recent), "--dry-run")
     assert code == 0
-    assert "passed recall" in out
+    assert "passed recall_over_popularity: 0." in out
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -173,7 +269,7 @@ def test_a_model_below_its_gates_ends_with_1(
     monkeypatch.setenv("FACTORS_POLICY__NORM_CAP", "1e-3")
     code, _, err = run(capsys, monkeypatch, "fit", "--events", str(made.events))
     assert code == 1
-    assert "is not fit to be published: largest_norm is" in err
+    assert "is not fit to be published: policy.norm_cap is" in err
 
 
 @pytest.mark.parametrize(
@@ -188,6 +284,9 @@ def test_a_model_below_its_gates_ends_with_1(
         (["run", "--every", "soon"], 2, "is no time"),
         (["run", "--on-drift", "--min-interval", "0"], 2, "is no time"),
         (["run", "--on-drift", "--events", "x"], 2, "read the topic"),
+        (["run", "--min-interval", "5m"], 2, "only --on-drift has one"),
+        (["run", "--every", "1h", "--min-interval", "5m"], 2, "only --on-drift has one"),
+        (["run", "--rounds", "2"], 2, "goes with --every or --on-drift"),
         (["run", "--every", "1h", "--rounds", "1"], 3, "round 1 published nothing: looking at the topics failed"),
     ],
 )

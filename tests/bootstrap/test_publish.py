@@ -160,7 +160,7 @@ def test_a_wish_counts_until_a_generation_is_newer(ready: Settings, made: Made) 
 def test_a_failed_gate_publishes_nothing(ready: Settings, made: Made) -> None:
     """The topics stay empty."""
     bad = msgspec.structs.replace(made.manifest, gates=[Gate("recall", 0.5, 0.1, False)])
-    with pytest.raises(CheckFailed, match=r"failed its gates \(recall\)"):
+    with pytest.raises(CheckFailed, match=r"failed its gates \(recall_over_popularity\)"):
         publish(ready, bad, made.model, activate=True, now_ms=NOW_MS)
     assert not any(values(ready, name) for name in ("item-factors", "user-state", "models", "control"))
 

@@ -18,7 +18,7 @@ import pytest
 from bootstrap.drawing import Axis, Line, bars, chart, histogram
 from bootstrap.job import Lineage, recipe
 from bootstrap.quality import Judged, judged
-from bootstrap.report import About, report
+from bootstrap.report import About, _last_round, report
 from schemas.records import Gate
 from tests.bootstrap.small import KEY, NOW_MS, quiet, settings_of
 
@@ -120,6 +120,26 @@ def test_numbers_on_the_page_are_those_of_the_evaluation(found: Judged) -> None:
     assert "<td>the active model</td><td>0.2000</td>" in page
     assert "left &lt;out&gt;" in page
     assert "Beside the active model" not in report(found, ABOUT)
+
+
+def test_what_was_not_measured_and_what_is_lost_are_told(found: Judged) -> None:
+    """No value stands where there is none, and no comparison where hardly anything was compared."""
+    lost = {"active_items": 1_218.0, "active_items_kept": 604.0, "active_users": 9.0, "active_users_kept": 9.0}
+    few = {"active_recall": 0.2, "beside_active_recall": 0.2, "active_events": 3.0, "active_retrained": 1.0}
+    failing = [Gate("recall_over_active", 0.1, 0.2, False)]
+    page = unescape(report(replace(found, gates=failing, metrics={**found.metrics, **few, **lost}), ABOUT))
+    assert "614 of the active model's 1,218 items are not in this one." in page
+    assert "users are not in this one" not in page
+    assert "<td>recall_over_active</td><td>not measured: 3 events scored, 50 are needed</td>" in page
+    assert "<td>the active recipe</td>" not in page
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(-1e-5, "less than 0.05%"), (0.02, "lowered it by 2.00%"), (-0.02, "raised it by 2.00%")]
+)
+def test_the_last_round_is_explained(share: float, words: str) -> None:
+    """No "lowered by -0.00%"."""
+    assert words in _last_round(share)
 
 
 @pytest.mark.parametrize(

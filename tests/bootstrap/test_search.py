@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ from bootstrap.columns import Columns, columns_of
 from bootstrap.fit import score
 from bootstrap.job import recipe as recipe_of
 from bootstrap.keys import applied, propose, settings_found, space_of
-from bootstrap.search import search, study_name, write_settings
+from bootstrap.search import as_run, as_toml, search, study_name, write_settings
 from ops.data import synthetic
 from schemas.records import DAY_MS
 from streamer.errors import CheckFailed, ConfigError, DataError
 from streamer.settings import Settings, load_settings
-from tests.bootstrap.small import KEY, NOW_MS, changed, event, quiet, recipe
+from tests.bootstrap.small import KEY, NOW_MS, changed, event, quiet, recipe, settings_of
 
 if TYPE_CHECKING:
     from tests.bootstrap.small import Reading
@@ -192,6 +193,20 @@ def test_values_that_give_no_model_end_no_search(
     with pytest.raises(CheckFailed, match="none of 1 trials gave a model"):
         search(columns, recipe(changed()), trials=1, **plan)
     assert search(columns, recipe(changed()), trials=2, **plan).best_value == 0.1
+
+
+def test_what_the_search_was_run_with_is_written_beside_the_best(tmp_path: Path) -> None:
+    """It holds outside of its shell, too; what is a default is not spelt out."""
+    here = settings_of(tmp_path, FACTORS_POLICY__WINDOW_MS="3153600000000", FACTORS_BOOTSTRAP__TRAIN_FRACTION="0.5")
+    found = as_run(settings_found({"ridge": 7.0, "dimension": 16}), here)
+    file = tmp_path / "factors.toml"
+    write_settings(file, found)
+    settings = load_settings(file, {})
+    assert (settings.policy.ridge, settings.bootstrap.dimension) == (7.0, 16)
+    assert (settings.policy.window_ms, settings.bootstrap.train_fraction) == (3153600000000, 0.5)
+    assert "seed" not in found["bootstrap"]
+    assert "events" not in found
+    assert tomllib.loads(as_toml(found)) == found
 
 
 def test_what_cannot_be_searched_is_said(reading: Reading, tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ STANDING = {
     "FACTORS_POLICY__NEW_ITEMS_CAP": "0",
     "FACTORS_GATES__RECALL_OVER_POPULARITY": "0",
     "FACTORS_GATES__RECALL_OVER_ACTIVE": "0",
+    # The first model is of a file, whose events never were in the topic.
+    "FACTORS_GATES__ITEMS_OVER_ACTIVE": "0",
+    "FACTORS_GATES__USERS_OVER_ACTIVE": "0",
 }
 _SECONDS = 60.0
 

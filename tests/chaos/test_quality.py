@@ -128,6 +128,9 @@ def test_a_shift_has_a_generation_trained(make_world: MakeWorld) -> None:
         "FACTORS_QUALITY__ASK_FOR_RETRAIN": "true",
         # What has shifted here is seven items that everybody buys: popularity foretells that best.
         "FACTORS_GATES__RECALL_OVER_POPULARITY": "0",
+        # The first model is of a file, whose events never were in the topic.
+        "FACTORS_GATES__ITEMS_OVER_ACTIVE": "0",
+        "FACTORS_GATES__USERS_OVER_ACTIVE": "0",
     }
     world = make_world(model="bootstrap", solver="cg", before=before, environment=settings)
     [first], active = announced(world)
