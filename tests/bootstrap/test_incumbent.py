@@ -17,7 +17,7 @@ from bootstrap.columns import columns_of
 from bootstrap.content import catalogue_of
 from bootstrap.engine import Engine
 from bootstrap.fit import examine, fit
-from bootstrap.incumbent import Incumbent, beside, folded_in
+from bootstrap.incumbent import Incumbent, beside, folded_in, kept, lost
 from bootstrap.job import Lineage
 from bootstrap.quality import incumbent as opening
 from streamer.errors import ConfigError
@@ -284,3 +284,19 @@ def test_the_artifacts_weights_come_with_it(made: Made, tmp_path: Path) -> None:
     opened, _ = opening(Lineage(KEY, "m", parent_url=plain.artifact.uri))
     assert opened is not None
     assert opened.weights is None
+
+
+def test_what_a_new_model_keeps_is_counted(made: Made, tmp_path: Any) -> None:
+    """By id; an item that was withdrawn since is none that was lost; an artifact that is gone counts nothing."""
+    whole = artifact.write(str(tmp_path), made.manifest, made.model)
+    items, users = made.model.item_ids, made.model.users.ids
+    url = whole.artifact.uri
+    half = kept(url, [*items[::2], "new"], users)
+    assert half["active_items"] == len(items)
+    assert half["active_items_kept"] == len(items[::2])
+    assert half["active_users"] == half["active_users_kept"] == len(users)
+    assert lost(half) == [f"{len(items[1::2])} of the active model's {len(items)} items are not in this one"]
+    withdrawn = kept(url, items[::2], users[:1], frozenset(items[1::2]))
+    assert withdrawn["active_items"] == withdrawn["active_items_kept"] == len(items[::2])
+    assert withdrawn["active_users_kept"] == 1
+    assert kept(str(tmp_path / "gone"), items, users) == {}
