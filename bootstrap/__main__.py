@@ -123,7 +123,7 @@ def evaluate(
     engine: EngineOption = Engine.NATIVE,
 ) -> None:
     """Train on the older events and foretell the newer ones; writes nothing but the report asked for."""
-    from bootstrap import job
+    from bootstrap import job, tables
     from bootstrap.progress import shown
     from bootstrap.quality import judged
 
@@ -141,9 +141,9 @@ def evaluate(
     if as_json:
         _print_json(_judged_json(found, log))
     else:
-        _print_records(log)
-        _print_metrics(found.metrics)
-        _print_gates(found.gates, found.metrics)
+        print(tables.records(log))
+        tables.print_metrics(found.metrics)
+        tables.print_gates(found.gates, found.metrics)
         for remark in found.remarks:
             print(remark, file=sys.stderr)
     _hold_to_gates("this model", found.gates, found.metrics)
@@ -175,6 +175,7 @@ def search(
     from bootstrap.job import read, recipe
     from bootstrap.keys import settings_found
     from bootstrap.progress import shown
+    from bootstrap.tables import records
     from streamer.events.hashes import ITEM_KEY_BYTES
 
     settings = _settings(config)
@@ -183,7 +184,7 @@ def search(
             'it looks at rankings, and policy.feedback is "explicit": ratings are not ranked', param_hint="search"
         )
     log = read(settings, _source(events, items, None), _now_ms())
-    print(_records(log), file=sys.stderr)
+    print(records(log), file=sys.stderr)
     columns, _ = columns_of(log, settings.policy, bytes(ITEM_KEY_BYTES))
     study = searching.search(
         columns,
@@ -414,38 +415,21 @@ def _publish(
 def _print_generation(manifest: Manifest, log: Log, *, as_json: bool) -> None:
     import msgspec
 
+    from bootstrap import tables
+
     if as_json:
         _print_json({"manifest": msgspec.to_builtins(manifest), "outcomes": _outcomes(log)})
         return
     counts = manifest.counts
-    _print_records(log)
+    print(tables.records(log))
     print(
         f"{manifest.model_version}: {counts['users']:,} users, {counts['items']:,} items, "
         f"{counts['interactions']:,} history entries, dimension {manifest.dimension}"
     )
-    _print_metrics(manifest.metrics)
-    _print_gates(manifest.gates, manifest.metrics)
+    tables.print_metrics(manifest.metrics)
+    tables.print_gates(manifest.gates, manifest.metrics)
     if manifest.artifact.uri:
         print(f"artifact {manifest.artifact.uri}")
-
-
-def _print_records(log: Log) -> None:
-    print(_records(log))
-
-
-def _records(log: Log) -> str:
-    from bootstrap.job import told
-
-    return f"{log.records:,} records: {told(log)}"
-
-
-def _print_gates(gates: list[Gate], metrics: dict[str, float]) -> None:
-    from bootstrap.gates import key_of, reached
-
-    for gate in gates:
-        print(f"{'passed' if gate.passed else 'FAILED':>10} {key_of(gate)}: {reached(gate, metrics)}")
-    if not metrics.get("scored_events"):
-        print("not measured: how well it foretells, 0 events scored; nothing but the gates above speaks for it")
 
 
 def _write_report(path: Path, found: Judged, source: str, log: Log, now_ms: int) -> None:
@@ -471,64 +455,6 @@ def _judged_json(found: Judged, log: Log) -> dict[str, Any]:
     parts |= {"metrics": found.metrics, "gates": found.gates, "remarks": found.remarks}
     told: dict[str, Any] = msgspec.to_builtins(parts)
     return {**told, "outcomes": _outcomes(log)}
-
-
-def _print_metrics(metrics: dict[str, float]) -> None:
-    from bootstrap.incumbent import compared, lost
-
-    if not metrics.get("scored_events"):
-        print("too few events to evaluate")
-    elif "rmse" in metrics:
-        _print_errors(metrics)
-    else:
-        _print_rankings(metrics)
-    if how := compared(metrics):
-        whose = "the active recipe" if metrics["active_retrained"] else "the active model"
-        print(
-            f"beside the active model, {how}: Recall@{int(metrics['k'])} {metrics['beside_active_recall']:.4f} of this "
-            f"one, {metrics['active_recall']:.4f} of {whose}"
-        )
-    for line in lost(metrics):
-        print(line)
-
-
-def _print_rankings(metrics: dict[str, float]) -> None:
-    k = int(metrics["k"])
-    heads = (f"Recall@{k}", f"NDCG@{k}", f"MAP@{k}", "hit rate", "known users", "new users")
-    print(
-        f"foretold, of {int(metrics['scored_events']):,} later events".rjust(32)
-        + "".join(f"{head:>12}" for head in heads)
-    )
-    names = ("recall", "ndcg", "map", "hit_rate", "known_users_recall", "new_users_recall")
-    for name, prefix in (("folded in, as the stream does", ""), ("frozen", "frozen_"), ("popularity", "popularity_")):
-        print(f"{name:>32}" + "".join(f"{metrics[prefix + metric]:12.4f}" for metric in names))
-    if "online_recall" in metrics:
-        print(f"{'with items that move':>32}{metrics['online_recall']:12.4f}{metrics['online_ndcg']:12.4f}")
-        print(
-            f"of all {int(metrics['online_all_scored_events']):,} events, an unknown item being a miss: recall "
-            f"{metrics['online_all_recall']:.4f}; {int(metrics['online_entered']):,} new items folded in"
-        )
-    print(
-        f"lists of {k}: coverage {metrics['coverage']:.3f}, novelty {metrics['novelty']:.2f} bits, share of the most "
-        f"popular hundredth {metrics['top_share']:.3f}; the model knows the item of {metrics['known_item_events']:.1%} "
-        f"and the user of {metrics['known_user_events']:.1%} of the events"
-    )
-    print(
-        f"new items: {metrics['new_items_recall']:.4f} of {int(metrics['new_items_events']):,} events; suppressed "
-        f"items take {metrics['suppressed_share']:.2%} of the places, withdrawn ones {metrics['withdrawn_share']:.2%}"
-        + (f"; an index finds {metrics['ann_recall']:.1%} of the exact lists" if "ann_recall" in metrics else "")
-    )
-
-
-def _print_errors(metrics: dict[str, float]) -> None:
-    print(
-        f"foretold, of {int(metrics['scored_events']):,} later ratings".rjust(32)
-        + "".join(f"{head:>14}" for head in ("RMSE", "known users", "new users"))
-    )
-    names = (("solved anew, as the stream does", ""), ("frozen", "frozen_"), ("biases, solved anew", "biases_"))
-    for name, prefix in (*names, ("mean", "mean_")):
-        values = [metrics[f"{prefix}{whose}rmse"] for whose in ("", "known_users_", "new_users_")]
-        print(f"{name:>32}" + "".join(f"{value:14.4f}" for value in values))
 
 
 def _outcomes(log: Log) -> list[dict[str, Any]]:
