@@ -22,6 +22,7 @@ from bootstrap.job import Lineage
 from bootstrap.quality import incumbent as opening
 from streamer.errors import ConfigError
 from streamer.factors.ridge import ridge_in
+from streamer.factors.serving import priors_in
 from tests.bootstrap.small import KEY, changed, quiet, recipe
 
 if TYPE_CHECKING:
@@ -236,6 +237,11 @@ def test_a_catalogue_that_has_grown_keeps_the_active_models_weights(made: Made) 
     np.testing.assert_array_equal(trained.space.weights, old.weights[keep])
     assert trained.space.ids == few.item_ids
     assert trained.space.rule == ridge_in(old.manifest)
+    # What is published of its users is made by its manifest's priors, not by none.
+    own = priors_in(old.manifest)
+    assert own is not None
+    assert trained.priors is not None
+    np.testing.assert_array_equal(trained.priors.vectors, own.vectors)
     average = np.array(old.manifest.average_user, np.float32)
     assert average.any()
     np.testing.assert_array_equal(trained.solved.average, average)
