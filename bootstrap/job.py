@@ -28,7 +28,7 @@ from bootstrap.quality import Vectors, held, kept_of, measure, of_model
 from bootstrap.read import Log, invalid_items, judge_records, read_catalogue, read_file
 from bootstrap.reference import reference_of
 from bootstrap.served import served
-from schemas.outcomes import Outcome
+from schemas.outcomes import Outcome, Reason
 from schemas.records import SUPPRESSING, Artifact, CatalogueEntry, Manifest
 from streamer.errors import ConfigError, DataError
 from streamer.events.hashes import ITEM_KEY_BYTES
@@ -102,19 +102,21 @@ def read(settings: Settings, source: Source, now_ms: int) -> Log:
         log.cut_offsets.update({str(number): end for number, end in ends.items()})
     log.catalogue = catalogue
     if not log.outcomes[Outcome.APPLIED, None]:
-        raise DataError(f"no event of {source.name} can be trained on: {told(log)}.")
+        unrated = settings.policy.feedback == "explicit" and log.outcomes[Outcome.FILTERED, Reason.SET_ASIDE]
+        why = '; with policy.feedback = "explicit" an event without a `value` is set aside' if unrated else ""
+        raise DataError(f"no event of {source.name} can be trained on: {told(log)}{why}.")
     if settings.policy.feedback == "explicit":
         _expect_ratings(source, log)
     return log
 
 
 def _expect_ratings(source: Source, log: Log) -> None:
-    """An event without a value counts 1: were all of them alike, every rating would be the mean, and every vector 0."""
+    """Were all ratings alike, each would be the mean, and every vector 0."""
     ratings = {event.value for event in log.events if event.event_type not in SUPPRESSING}
     if len(ratings) == 1:
         raise DataError(
             f"every rating in {source.name} is {ratings.pop():g}, and equal ratings teach nothing: with "
-            'policy.feedback = "explicit" an event\'s `value` is its rating (1 where there is none).'
+            'policy.feedback = "explicit" an event\'s `value` is its rating.'
         )
 
 
@@ -368,6 +370,7 @@ def _counts(log: Log, columns: Columns, model: Model, collisions: int) -> dict[s
         "items": len(model.item_ids),
         "projected_items": model.projected,
         "trained_items": len(model.item_ids) - model.projected,
+        "trained_users": int(np.count_nonzero(np.diff(model.users.history_start))),
         "interactions": len(model.users.item),
         "keys": len(model.users.request),
         "records": log.records,

@@ -195,7 +195,7 @@ class _Replay:
             gramian(solved.vectors[have]),
             policy,
             ridge_items=ridge_items,
-            users=len(solved.vectors),
+            users=int(np.count_nonzero(have)),
             mean=unobserved_mean(np.diff(matrix.by_item.indptr), policy.unobserved_power),
         )
         event_share = len(matrix.item_ids) / max(len(before), 1)

@@ -22,6 +22,8 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 from streamer.factors.ridge import Ridge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from schemas.records import Manifest, Policy
 
 FloatArray = NDArray[np.float64]
@@ -59,7 +61,7 @@ def side_of(gramian: FloatArray, policy: Policy, *, ridge_items: float, users: i
 def user_side(manifest: Manifest) -> UserSide | None:
     """The user side of a generation; None where its manifest lacks a number that this takes: none is folded in then."""
     policy, told = manifest.policy, manifest.hyperparameters
-    mean, users = _number(told.get(UNOBSERVED_MEAN)), manifest.counts.get("users", 0)
+    mean, users = _number(told.get(UNOBSERVED_MEAN)), _trained_users(manifest.counts)
     if manifest.user_gramian is None or (policy.unobserved_power and mean is None):
         return None
     if policy.ridge_nu and policy.ridge_alpha0 and not users:
@@ -69,6 +71,10 @@ def user_side(manifest: Manifest) -> UserSide | None:
     gramian += np.triu(gramian, 1).T
     ridge_items = _number(told.get("ridge_items")) or 0.0
     return side_of(gramian, policy, ridge_items=ridge_items, users=users, mean=mean or 1.0)
+
+
+def _trained_users(counts: Mapping[str, int]) -> int:
+    return counts.get("trained_users", counts.get("users", 0))
 
 
 def _number(given: object) -> float | None:

@@ -102,8 +102,9 @@ class ItemStep:
         # Each partition has its share of the cap, so that no owner need know of another.
         share = -(-policy.new_items_cap // len(items.epochs))
         self._users = user_side(manifest)
-        events = manifest.counts.get("events", 0)
-        event_share = manifest.counts.get("items", 0) / events if events else 0.0
+        counts = manifest.counts
+        trained, events = counts.get("trained_items", counts.get("items", 0)), counts.get("events", 0)
+        event_share = trained / events if events else 0.0
         self._learner = ItemLearner(policy, self._users, share, mean=manifest.global_mean, event_share=event_share)
         self._pair, self._balanced = policy.sgd_objective == "bpr", policy.sgd_balance > 0
         form = PAIR_FORMAT if self._pair else FORMAT

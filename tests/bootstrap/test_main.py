@@ -188,7 +188,11 @@ def test_ratings_that_are_all_alike_are_refused(
         path.write_bytes(b"\n".join(map(orjson.dumps, events)))
         code, out, err = run(capsys, monkeypatch, "fit", "--events", str(path))
         assert (code, out) == (4, "")
-        assert f"every rating in {path} is {value or 1:g}, and equal ratings teach nothing" in err
+        if value is None:
+            assert "(set_aside)" in err
+            assert "an event without a `value` is set aside" in err
+        else:
+            assert f"every rating in {path} is {value:g}, and equal ratings teach nothing" in err
 
 
 def test_the_configuration_can_be_named_first(
