@@ -110,6 +110,7 @@ def foretell(
     *,
     ridge_items: float = 0.0,
     batch: int = 1,
+    newcomers_compete: bool = True,
     on_events: Callable[[int], None] = lambda done: None,
 ) -> Foretold:
     """Foretell and learn the events after the cut, as the policy moves items.
@@ -122,10 +123,13 @@ def foretell(
         policy: its `sgd_*` and `new_item*` say how items move; `sgd_rate` 0 and `new_items_cap` 0 hold them still.
         ridge_items: the ridge of the item half-step; 0 for the policy's.
         batch: signals that the item side takes together, as its worker does; users see what moved after the batch.
+        newcomers_compete: whether items that were folded in are ranked, too; without them each list has the items that
+            `bootstrap.evaluate` ranks, and its figures can be compared.
         on_events: told how many are done.
     """
     tests = tests_of(columns, after)
     replay = _Replay(columns, before, trained, policy, ridge_items, batch)
+    replay.newcomers_compete = newcomers_compete
     ranks: list[float] = []
     for event in acts_of(columns, after, LIMIT).tolist():
         if columns.kind[event] == RETURNED:
@@ -185,6 +189,7 @@ class _Replay:
         self._space = space_of(matrix, trained.space.vectors, policy)
         self._place = np.full(len(columns.item_ids), -1, np.intp)
         self._place[_numbers(columns, matrix.hashes)] = np.arange(len(matrix.hashes))
+        self._trained_items, self.newcomers_compete = self._place >= 0, True
         self._seen = _seen(columns, before)
         self._histories: dict[int, History] = {}
         self._vectors: dict[int, F32] = {}
@@ -214,7 +219,7 @@ class _Replay:
         rank = _HAD
         if item not in seen:
             scores = np.full(len(self._place), -np.inf)
-            known = np.flatnonzero(self._place >= 0)
+            known = np.flatnonzero(self._place >= 0 if self.newcomers_compete else self._trained_items)
             scores[known] = (self._space.vectors @ self._vector(user))[self._place[known]]
             rank = _position(scores, item, seen)
         seen.add(item)

@@ -32,7 +32,7 @@ def compared(rank: list[float], offline: list[float], low: list[float], high: li
         return np.array(values, np.float64)
 
     streamed = Streamed(column(rank), column(low), column(high), column(rank))
-    return Compared(streamed, Offline(column(offline), column(offline), column(offline)), np.ones(len(rank), bool), 1.0)
+    return Compared(streamed, Offline(*[column(offline)] * 4), np.ones(len(rank), bool), 1.0)
 
 
 def test_a_rank_that_rounding_explains_is_told_from_one_that_it_does_not() -> None:
@@ -57,3 +57,21 @@ def test_the_pipeline_on_kafka_ranks_as_the_offline_evaluation(
     assert both.differing <= 3, "only where two scores are within rounding"
     # Not because nothing moves: the vectors that were published at first rank otherwise.
     assert np.count_nonzero(both.streamed.frozen != both.streamed.rank) > 50
+
+
+@pytest.mark.slow
+def test_items_that_move_on_kafka_rank_as_the_offline_evaluation(
+    broker: FoundBroker, prefix: str, topics: MakeTopic, tmp_path: Path
+) -> None:
+    """One event after the other: SGD steps and new items folded in on both sides."""
+    assert topics is not None
+    data = synthetic.load(3, shape=SHAPE)
+    changes = CHANGES | {"policy.sgd_rate": "0.02", "policy.new_items_cap": "100"}
+    with Stage(broker.bootstrap_servers, prefix, tmp_path, partitions=2, changes=variables(changes)) as stage:
+        both = compare(stage, data, 300, items_move=True)
+    scored = both.offline.folded >= 0
+    assert scored.sum() > 100
+    np.testing.assert_array_equal(both.streamed.rank >= 0, scored)
+    assert np.count_nonzero(both.offline.still != both.offline.folded) > 50, "the items did not move"
+    assert both.unexplained <= 3
+    assert both.differing <= 6, "only where two scores are within rounding, or nearly"

@@ -78,6 +78,19 @@ def test_new_items_are_found_once_they_are_folded_in(world: Cut) -> None:
     assert with_["all_recall"] > 1.05 * without["all_recall"]
 
 
+def test_newcomers_can_be_left_out_of_the_lists(world: Cut) -> None:
+    """Users learn from them all the same; who competes less stands no lower."""
+    columns, before, after, trained = world
+    policy = changed(STILL, new_items_cap=100)
+    all_, alone = (
+        foretell(columns, before, after, trained, policy, newcomers_compete=compete) for compete in (True, False)
+    )
+    mine = all_.generation & (all_.rank >= 0)
+    assert alone.entered == all_.entered
+    assert (alone.rank[mine] <= all_.rank[mine]).all()
+    assert (alone.rank[mine] < all_.rank[mine]).any()
+
+
 @pytest.mark.parametrize("objective", ["pointwise", "bpr"])
 def test_batches_of_signals_move_the_same_items(world: Cut, objective: str) -> None:
     """Users see them a little later, so what is foretold is nearly the same."""

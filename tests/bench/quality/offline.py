@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bootstrap import online
 from bootstrap.columns import columns_of
 from bootstrap.evaluate import Trained, _Replay, split
 from bootstrap.fold import fold
@@ -24,9 +25,10 @@ from tests.bench.quality.stage import Event
 
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """Positions of each event of the second half, (T,) each, -1 where not scored."""
+    """Positions of each event of the second half, (T,) each, -1 where not scored; still: with items standing still."""
 
     folded: F64
+    still: F64
     frozen: F64
     popular: F64
 
@@ -40,8 +42,9 @@ def foretell(
     *,
     tolerance: float,
     now_ms: int,
+    items_move: bool,
 ) -> Offline:
-    """Read both halves as the job does, train nothing anew, and replay."""
+    """Read both halves as the job does, train nothing anew, and replay; with items that move, by `bootstrap.online`."""
     policy = manifest.policy
     file = folder / "both.ndjson"
     write_ndjson(file, [*before, *after])
@@ -58,5 +61,10 @@ def foretell(
     space = space_of(matrix, model.items, policy)
     trained = Trained(users, matrix, space, solve_users(matrix, space, policy, tolerance))
     replay = _Replay(columns, older, newer, trained, policy, tolerance, 10)
-    folded, frozen = replay.ranks(lambda done: None)
-    return Offline(folded, frozen, replay.popular_ranks())
+    still, frozen = replay.ranks(lambda done: None)
+    folded = still
+    if items_move:
+        ridge = float(manifest.hyperparameters.get("ridge_items") or 0.0)
+        moved = online.foretell(columns, older, newer, trained, policy, ridge_items=ridge, newcomers_compete=False)
+        folded = np.where(moved.generation, moved.rank, -1.0)
+    return Offline(folded, still, frozen, replay.popular_ranks())
