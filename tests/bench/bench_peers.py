@@ -3,7 +3,7 @@
 Positive events in time order, MovieLens-100K where it can be had; the first half is the batch, the second half is
 foretold event by event and then learnt (`tests/bench/peers/replay.py`). Each contender's parameters are chosen by
 NDCG@10 on the first half alone, cut in the middle again, with seed 0; then the second half is replayed once a seed.
-This project's own were found by `bootstrap search` on the same first half: 40 trials, more than any grid here.
+This project's own were found by `bootstrap search` on the same first half: 33 trials, more than any grid here.
 
 Speed is CPU time of one thread in the update alone: one event a call, and, where a contender can, 1,000 a call. The
 implementations are not equal: ours includes reading the event's bytes and writing the row's and the record's, those
