@@ -103,6 +103,7 @@ def test_popularity_is_counted_up_to_each_event() -> None:
     np.testing.assert_array_equal(foretell(Popularity(), parts).rank, [0, 0.5, -1])
 
 
+@pytest.mark.slow
 def test_ours_is_what_the_offline_evaluation_says() -> None:
     """The steps one event at a time, and `bootstrap evaluate` on the same events."""
     events = numbered(synthetic.load(2, SMALL))

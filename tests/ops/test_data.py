@@ -70,6 +70,7 @@ def test_a_member_of_another_sum_is_refused(tmp_path: Path, monkeypatch: pytest.
         movielens.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_auto_falls_back_to_made_up_data_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the network the demo still runs, and its reader is told."""
 
@@ -140,6 +141,7 @@ def test_ndjson_has_one_object_a_line(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["events.ndjson"]
 
 
+@pytest.mark.slow
 def test_command_writes_three_files(tmp_path: Path) -> None:
     """``python -m ops.data`` writes both sides of the cut and the catalogue, and counts them."""
     arguments = [

@@ -93,6 +93,7 @@ app.run_worker(Settings(), "users")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.slow
 def test_a_worker_whose_log_nobody_reads_ends_in_time() -> None:
     """The loop itself stands still in a write; a signal and its bound still count."""
     worker = subprocess.Popen(
