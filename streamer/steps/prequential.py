@@ -16,7 +16,7 @@ import numpy.typing as npt
 from schemas.layouts import HEAD, Extras, UserRows, decode_user_rows
 from streamer.factors import packed
 from streamer.factors.serving import Past
-from streamer.factors.weigh import confidence_now
+from streamer.factors.weigh import confidence_now, inside_window
 from streamer.steps.fold import POSITIVE, Columns, Index, columns_of
 from streamer.steps.items import Items
 from streamer.steps.refresh import Generation, refresh, serve_rows
@@ -125,7 +125,8 @@ class Sampler:
         width, users.vector[:] = history.shape[1], vector
         strength, time = users.strength[:, :width], users.time[:, :width]
         confidence = confidence_now(strength, time, used, self._generation.policy)
-        past = Past(users.item[:, :width], time, used, history, confidence)
+        inside = inside_window(time, users.head["event_time"][:, None], self._generation.policy)
+        past = Past(users.item[:, :width], time, used, np.where(inside, history, np.int32(-1)), confidence)
         return serve_rows(users, np.arange(len(users)), past, self._items, self._generation).vectors
 
 
