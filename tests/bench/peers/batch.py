@@ -10,7 +10,7 @@ import numpy as np
 from bootstrap.als import Training
 from bootstrap.columns import POSITIVE, Columns
 from bootstrap.fit import Recipe, fit
-from schemas.records import Policy
+from schemas.records import DAY_MS, Policy
 from streamer.events.hashes import item_hash
 from tests.bench.peers.events import F64, Events, Split
 from tests.bootstrap.small import quiet
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bootstrap.model import Model
 
 ITEM_KEY = bytes(16)
+YEARS_MS = 20 * 365 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ def trained(events: Events, weight: float, policy: Policy, seed: int, **training
 
 
 def train(split: Split, dimension: int, *, alpha: float, ridge: float, seed: int) -> Factors:
-    """Plain implicit ALS, c = 1 + alpha, without decay, of the events before the cut."""
-    policy = Policy(half_life_ms=0, confidence="linear", alpha=alpha, ridge=ridge, history_capacity=1024)
+    """Plain implicit ALS, c = 1 + alpha, without decay or window, of the events before the cut."""
+    policy = Policy(
+        half_life_ms=0, confidence="linear", alpha=alpha, ridge=ridge, history_capacity=1024, window_ms=YEARS_MS
+    )
     model = trained(split.before, 1.0, policy, seed, dimension=dimension)
     return Factors(model.user_vectors.astype(np.float64), model.items.astype(np.float64))
